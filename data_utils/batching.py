@@ -1,0 +1,146 @@
+"""Batches and the order in which they come: a pure function of (seed, epoch, step)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_utils.encode import EncodedDataset
+
+POOL_BATCHES = 32  # batches that are drawn together and sorted by length: little padding, still random
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples, padded on the right to the longest, T.
+
+    task; uid [B] int64, the key of every cache; input_ids, attention_mask, token_type_ids [B, T] int64;
+    target [B] int64 (class) or float32 (score), -1 or nan where unlabelled.
+    """
+
+    task: str
+    uid: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    token_type_ids: Tensor
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.uid)
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, padding excluded."""
+        return int(self.attention_mask.sum())
+
+    def select(self, rows) -> "Batch":
+        """The examples `rows`, padded only to the longest of them."""
+        width = int(self.attention_mask[rows].sum(1).max())
+        return Batch(self.task, self.uid[rows], self.input_ids[rows, :width], self.attention_mask[rows, :width],
+                     self.token_type_ids[rows, :width], self.target[rows])
+
+    def split(self, max_tokens: int) -> list["Batch"]:
+        """Micro-batches of at most `max_tokens` padded tokens (at least one example each), longest first."""
+        lengths = self.attention_mask.sum(1).numpy()
+        order = np.argsort(-lengths, kind="stable")
+        return [self.select(torch.from_numpy(rows)) for rows in token_budget(order, lengths, max_tokens)]
+
+    def shard(self, rank: int, world: int) -> "Batch | None":
+        """Rank `rank`'s share: every `world`-th example by falling length, so that ranks do equal work.
+
+        None for a rank that is left without an example.
+        """
+        order = torch.argsort(self.attention_mask.sum(1), descending=True, stable=True)
+        rows = order[rank::world]
+        return self.select(rows) if len(rows) else None
+
+    def to(self, device) -> "Batch":
+        return Batch(self.task, *(tensor.to(device, non_blocking=True) for tensor in
+                                  (self.uid, self.input_ids, self.attention_mask, self.token_type_ids, self.target)))
+
+
+class BatchStream(Protocol):
+    """An endless source of batches. One `next()` is one optimiser step, over all ranks."""
+
+    steps_per_epoch: int
+
+    def next(self) -> Batch: ...
+    def observe(self, student, step: int) -> None: ...  # a no-op unless the stream is a curriculum
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def token_budget(order: np.ndarray, lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
+    """Cut `order` into consecutive runs whose padded size (rows x longest) stays within `max_tokens`."""
+    start, longest = 0, 0
+    for end, row in enumerate(order):
+        longest = max(longest, int(lengths[row]))
+        if end > start and longest * (end - start + 1) > max_tokens:
+            yield order[start:end]
+            start, longest = end, int(lengths[row])
+    if start < len(order):
+        yield order[start:]
+
+
+def collate(dataset: EncodedDataset, rows: np.ndarray, task: str, pad_id: int) -> Batch:
+    """A padded batch of the examples `rows` of `dataset`."""
+    lengths, starts = dataset.lengths[rows], dataset.offsets[rows]
+    column = np.arange(lengths.max())
+    real = column < lengths[:, None]
+    position = np.where(real, starts[:, None] + column, 0)
+    return Batch(task=task, uid=torch.from_numpy(dataset.uid[rows]),
+                 input_ids=torch.from_numpy(np.where(real, dataset.ids[position], pad_id).astype(np.int64)),
+                 attention_mask=torch.from_numpy(real.astype(np.int64)),
+                 token_type_ids=torch.from_numpy((real & (column >= dataset.second[rows][:, None])).astype(np.int64)),
+                 target=torch.from_numpy(dataset.target[rows]))
+
+
+def sequential_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
+    """Indices of sequences of these lengths in batches of at most `max_tokens` padded tokens, longest first: for
+    reading everything once."""
+    return list(token_budget(np.argsort(-lengths, kind="stable"), lengths, max_tokens))
+
+
+class TrainStream:
+    """Shuffled batches of `batch_size` examples, similar lengths together; the last batch of an epoch may be short.
+
+    Epoch e draws a permutation from (seed, e), sorts pools of POOL_BATCHES batches by length, and shuffles the batches.
+    """
+
+    def __init__(self, dataset: EncodedDataset, task: str, pad_id: int, batch_size: int, seed: int):
+        self.dataset, self.task, self.pad_id = dataset, task, pad_id
+        self.batch_size, self.seed = batch_size, seed
+        self.steps_per_epoch = -(-len(dataset) // batch_size)
+        self.position = 0
+        self._epoch, self._order = -1, []
+
+    def epoch_order(self, epoch: int) -> list[np.ndarray]:
+        """The batches (rows) of an epoch: a pure function of (seed, epoch)."""
+        generator = np.random.default_rng([self.seed, epoch])
+        shuffled = generator.permutation(len(self.dataset))
+        lengths = self.dataset.lengths
+        batches = []
+        for start in range(0, len(shuffled), self.batch_size * POOL_BATCHES):
+            pool = shuffled[start:start + self.batch_size * POOL_BATCHES]
+            pool = pool[np.argsort(lengths[pool], kind="stable")]
+            batches += [pool[i:i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
+        return [batches[i] for i in generator.permutation(len(batches))]
+
+    def next(self) -> Batch:
+        epoch, step = divmod(self.position, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self.epoch_order(epoch)
+        self.position += 1
+        return collate(self.dataset, self._order[step], self.task, self.pad_id)
+
+    def observe(self, student, step: int) -> None:
+        """This order does not depend on the student."""
+
+    def state_dict(self) -> dict:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.position = state["position"]

@@ -1,0 +1,172 @@
+"""The types Example, Split and Task, and THE one table of tasks.
+
+A task is data: which columns are read in which order, what the labels are called and in which order the classes count, which
+metrics are reported, which files and Hub splits hold it. Everything that needs to know a task asks this table. A task of another
+shape (choices, spans, JSON lines) adds a field with a default here and a branch in readers.py; the entries below stay as they are.
+"""
+import difflib
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a split.
+
+    uid: row index within its split, 0-based, over the rows kept; it keys every cache and, for test splits, is the submission index.
+    texts: the texts in the task's reading order, as they stand in the file.
+    target: class index into Task.labels, a score for regression, or None where the split has no labels.
+    """
+    uid: int
+    texts: tuple[str, ...]
+    target: int | float | None
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a task and where it lives.
+
+    file: path inside the task's folder. hub: the split's name on the Hub. labelled: False for test splits, whose labels (if a copy
+    has any) are never read. columns: the column names of a file that has no header line. submission: file name in a GLUE submission.
+    """
+    name: str
+    file: str
+    hub: str
+    labelled: bool = True
+    columns: tuple[str, ...] = ()
+    submission: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one task is; see the fields. Public and hashable, so it can travel inside configs and cache keys.
+
+    texts: text columns by header name, in reading order (`[CLS] texts[0] [SEP] texts[1] [SEP]`).
+    label_column: header name of the label; "" where no split is labelled.
+    labels: class names, index = class id, spelled as the Hub's ClassLabel spells them; () for regression.
+    raw_labels: the same classes as the official files and a GLUE submission spell them.
+    score_range: lowest and highest legal score of a regression task.
+    metrics: names in data_utils.metrics; the selection score is their mean.
+    folders: folder names besides the task's own (compared without case and punctuation).
+    aliases: (name found in some copies, official name) of columns.
+    ragged: a crawl whose official files have rows with too few fields (left out) and empty texts (kept); both are counted and said.
+    predicted_by: the task whose model predicts this one, where it has no training data of its own.
+    version: raised when the meaning of a row, a label or a metric changes; part of every cache key and record.
+    """
+    name: str
+    texts: tuple[str, ...]
+    label_column: str
+    labels: tuple[str, ...]
+    raw_labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    splits: tuple[Split, ...]
+    hub_config: str
+    hub_texts: tuple[str, ...]
+    max_length: int
+    score_range: tuple[float, float] | None = None
+    folders: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    ragged: bool = False
+    predicted_by: str = ""
+    version: int = 1
+
+    @property
+    def is_regression(self) -> bool:
+        """True where the target is a score."""
+        return self.score_range is not None
+
+    @property
+    def num_labels(self) -> int:
+        """Width of the logits: the number of classes, 1 for regression."""
+        return 1 if self.is_regression else len(self.labels)
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Names of all splits, training first."""
+        return tuple(split.name for split in self.splits)
+
+    @property
+    def dev_splits(self) -> tuple[str, ...]:
+        """Labelled splits for evaluation; model selection uses the FIRST one."""
+        return tuple(split.name for split in self.splits if split.labelled and split.name != "train")
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """Splits without labels, predicted for a submission."""
+        return tuple(split.name for split in self.splits if not split.labelled)
+
+    def split(self, name: str) -> Split:
+        """The split called `name`; ValueError with the nearest and the list otherwise."""
+        for split in self.splits:
+            if split.name == name:
+                return split
+        nearest = difflib.get_close_matches(name, self.split_names, n=1, cutoff=0.0)[0]
+        raise ValueError(f"{self.name} has no split {name!r}; nearest: {nearest}; splits: {', '.join(self.split_names)}")
+
+
+def _splits(submission: str, columns: tuple[str, ...] = ()) -> tuple[Split, ...]:
+    """train/dev/test in the files and under the Hub names that most tasks use; `columns`: train and dev have no header."""
+    return (Split("train", "train.tsv", "train", columns=columns), Split("dev", "dev.tsv", "validation", columns=columns),
+            Split("test", "test.tsv", "test", labelled=False, submission=submission))
+
+
+# Classes count in the Hub's order. Other programs count MNLI, QNLI and RTE differently, hence: labels are mapped by name, never by
+# position. WNLI is the opposite of RTE: its files say 0 for not_entailment.
+_ENTAILMENT_3 = ("entailment", "neutral", "contradiction")
+_ENTAILMENT_2 = ("entailment", "not_entailment")
+_ZERO_ONE = ("0", "1")
+_PAIR = ("sentence1", "sentence2")
+
+TASKS: tuple[Task, ...] = (
+    Task("CoLA", ("sentence",), "label", ("unacceptable", "acceptable"), _ZERO_ONE, ("matthews",),
+         _splits("CoLA.tsv", columns=("source", "label", "mark", "sentence")), "cola", ("sentence",), max_length=128),
+    Task("SST-2", ("sentence",), "label", ("negative", "positive"), _ZERO_ONE, ("accuracy",),
+         _splits("SST-2.tsv"), "sst2", ("sentence",), max_length=128, folders=("SST",), aliases=(("content", "sentence"),)),
+    Task("MRPC", ("#1 String", "#2 String"), "Quality", ("not_equivalent", "equivalent"), _ZERO_ONE, ("f1", "accuracy"),
+         _splits("MRPC.tsv"), "mrpc", _PAIR, max_length=128),
+    Task("STS-B", _PAIR, "score", (), (), ("pearson", "spearman"),
+         _splits("STS-B.tsv"), "stsb", _PAIR, max_length=128, score_range=(0.0, 5.0), folders=("STS",)),
+    Task("QQP", ("question1", "question2"), "is_duplicate", ("not_duplicate", "duplicate"), _ZERO_ONE, ("f1", "accuracy"),
+         _splits("QQP.tsv"), "qqp", ("question1", "question2"), max_length=320, ragged=True),
+    Task("MNLI", _PAIR, "gold_label", _ENTAILMENT_3, _ENTAILMENT_3, ("accuracy",),
+         (Split("train", "train.tsv", "train"),
+          Split("dev_matched", "dev_matched.tsv", "validation_matched"),
+          Split("dev_mismatched", "dev_mismatched.tsv", "validation_mismatched"),
+          Split("test_matched", "test_matched.tsv", "test_matched", labelled=False, submission="MNLI-m.tsv"),
+          Split("test_mismatched", "test_mismatched.tsv", "test_mismatched", labelled=False, submission="MNLI-mm.tsv")),
+         "mnli", ("premise", "hypothesis"), max_length=256),
+    Task("QNLI", ("question", "sentence"), "label", _ENTAILMENT_2, _ENTAILMENT_2, ("accuracy",),
+         _splits("QNLI.tsv"), "qnli", ("question", "sentence"), max_length=512),
+    Task("RTE", _PAIR, "label", _ENTAILMENT_2, _ENTAILMENT_2, ("accuracy",),
+         _splits("RTE.tsv"), "rte", _PAIR, max_length=320),
+    Task("WNLI", _PAIR, "label", ("not_entailment", "entailment"), _ZERO_ONE, ("accuracy",),
+         _splits("WNLI.tsv"), "wnli", _PAIR, max_length=128),
+    Task("AX", _PAIR, "", _ENTAILMENT_3, _ENTAILMENT_3, ("matthews",),
+         (Split("test", "diagnostic.tsv", "test", labelled=False, submission="AX.tsv"),),
+         "ax", ("premise", "hypothesis"), max_length=256, folders=("diagnostic",), predicted_by="MNLI"),
+    Task("demo", ("sentence",), "label", ("first_sense", "second_sense"), _ZERO_ONE, ("accuracy",),
+         _splits(""), "", (), max_length=64),
+)
+
+
+def normalise(name: str) -> str:
+    """`name` in lower case without punctuation: "SST-2", "sst2" and "SST_2" are one spelling."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def task_names() -> tuple[str, ...]:
+    """The names of all tasks, in table order."""
+    return tuple(task.name for task in TASKS)
+
+
+def get_task(name: str) -> Task:
+    """The task called `name` in any usual spelling (sst2, COLA, stsb, mnli, diagnostic).
+
+    ValueError for an unknown name, with the nearest name and the whole list.
+    """
+    spellings = {normalise(alias): task for task in TASKS for alias in (task.name, *task.folders)}
+    found = spellings.get(normalise(name))
+    if found is None:
+        nearest = difflib.get_close_matches(normalise(name), list(spellings), n=1, cutoff=0.0)[0]
+        raise ValueError(f"unknown task {name!r}; nearest: {spellings[nearest].name}; tasks: {', '.join(task_names())}")
+    return found

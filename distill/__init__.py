@@ -1,0 +1,1 @@
+"""SenseDistil: distillation of BERT and DeBERTa encoders."""

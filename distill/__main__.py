@@ -1,0 +1,56 @@
+"""python -m distill VERB ...: the command line. One line per mistake, status 1 or 2, no traceback."""
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+
+VERBS = {"train": "train a recipe on a task: finetune (a teacher), sense_kd (a student), ...",
+         "senses": "build, describe, score, import and export sense dictionaries",
+         "evaluate": "score a checkpoint, own or downloaded",
+         "data": "write the demo task, describe the tasks that are there"}
+
+
+def usage() -> str:
+    return "usage: python -m distill VERB ...\n" + "".join(f"  {verb:10}{text}\n" for verb, text in VERBS.items()) \
+        + "python -m distill VERB --help says more."
+
+
+def main(words: list[str]) -> int:
+    """Run one verb; returns the exit status."""
+    if not words or words[0] in ("-h", "--help"):
+        print(usage(), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    verb, *rest = words
+    if verb not in VERBS:
+        nearest = difflib.get_close_matches(verb, VERBS, 1, 0)[0]
+        print(f"unknown verb {verb!r}: did you mean {nearest}?\n{usage()}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a shared machine spinning threads cost up to 20x
+    for noisy in ("httpx", "transformers", "huggingface_hub", "datasets", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging  # slow to load: not for a wrong verb
+
+    from distill import workers
+
+    transformers_logging.disable_progress_bar()
+    try:
+        workers.start()
+        importlib.import_module(f"distill.verbs.{verb}").main(rest)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if getattr(error, "usage", False) else 1
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'interrupted: the same command goes on from the last checkpoint'}", file=sys.stderr)
+        return 130
+    finally:
+        workers.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

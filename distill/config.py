@@ -1,0 +1,73 @@
+"""Configuration: frozen dataclasses, parsed from the command line by transformers' HfArgumentParser."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+
+from transformers import HfArgumentParser
+
+
+def setting(default, text: str):
+    """A field of a config with its default and its help text."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What the engine reads; every recipe's Config adds its own fields."""
+
+    learning_rate: float = setting(5e-5, "peak learning rate")
+    num_train_epochs: float = setting(3.0, "passes over the training set")
+    max_steps: int = setting(0, "optimiser steps; 0: as many as num_train_epochs says")
+    train_batch_size: int = setting(32, "examples per optimiser step, over all micro-batches and ranks")
+    max_tokens: int = setting(16384, "padded tokens per micro-batch and rank; accumulation follows from it")
+    optimizer: str = setting("adamw", "adamw or ranger_adabelief")
+    weight_decay: float = setting(0.01, "decoupled weight decay")
+    max_grad_norm: float = setting(1.0, "clip the global gradient norm here; 0: never")
+    lr_scheduler_type: str = setting("linear", "constant, linear, cosine or one_cycle")
+    warmup_ratio: float = setting(0.1, "share of the steps in which the learning rate rises")
+    warmup_steps: int = setting(0, "the same in steps; 0: as warmup_ratio says")
+    seed: int = setting(42, "seed of initialisation, data order and dropout")
+    bf16: bool | None = setting(None, "bfloat16 autocast; by default where the device multiplies it natively")
+    fp16: bool = setting(False, "float16 autocast with a loss scaler (CUDA)")
+    eval_steps: int = setting(0, "evaluate every so many steps; 0: after every epoch")
+    save_steps: int = setting(0, "checkpoint every so many steps; 0: at every evaluation")
+    logging_steps: int = setting(10, "write the terms to log.jsonl every so many steps")
+
+    def __post_init__(self):
+        for name in ("learning_rate", "train_batch_size", "max_tokens", "logging_steps"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected a number above 0")
+        for name in ("max_steps", "num_train_epochs", "weight_decay", "max_grad_norm", "warmup_steps", "eval_steps",
+                     "save_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected 0 or more")
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError(f"--warmup_ratio {self.warmup_ratio}: expected 0 up to (not including) 1")
+        if self.bf16 and self.fp16:
+            raise ValueError("--bf16 and --fp16 together: choose one")
+
+
+def digest(config) -> str:
+    """Twelve hex digits that change when any setting changes."""
+    return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """`name: old -> new` for every setting in which two configs differ."""
+    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)]
+
+
+def parse(config_class, argv: list[str], defaults: dict | None = None, program: str | None = None):
+    """`config_class` from command-line words. `defaults` (a preset) come between the class's own and the words.
+
+    An unknown flag ends with usage and status 2 (argparse); a value that the config refuses raises ValueError.
+    """
+    defaults = defaults or {}
+    unknown = defaults.keys() - {entry.name for entry in fields(config_class)}
+    assert not unknown, f"preset sets unknown settings {unknown}"
+    parser = HfArgumentParser(config_class, prog=program, allow_abbrev=False)
+    parser.set_defaults(**defaults)
+    (config,) = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    return config

@@ -1,0 +1,226 @@
+"""fit(): the only training loop. Read it from top to bottom: that is the order in which a step runs."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distill import workers
+from distill.config import TrainConfig
+from distill.objective import Objective
+from distill.optim import build_optimizer
+from distill.precision import autocast, check_precision
+from distill.progress import bar
+from distill.rundir import RunDir, write_folder, write_json
+from distill.schedules import BETA1, LEARNING_RATE
+from distill.scores import Scores
+from distill.trainer_state import load_last, save_last
+
+
+class NonFiniteLossError(ValueError):
+    """A loss or gradient that is not a number, found before the update; the message names step and terms."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived; the run was saved and the same command goes on with it."""
+
+
+class StepModule(nn.Module):
+    """Student and objective as the one module that is trained, saved and wrapped by DDP."""
+
+    def __init__(self, student: nn.Module, objective: Objective):
+        super().__init__()
+        self.student = student
+        self.objective = objective
+
+    def forward(self, batch, progress: float) -> dict[str, torch.Tensor]:
+        return self.objective(self.student, batch, progress)
+
+
+@dataclass
+class Training:
+    """All that changes while fit() runs; what last/ holds."""
+
+    module: StepModule
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    stream: object
+    step: int = 0
+    best: Scores | None = None
+    latest: Scores | None = None
+    examples: int = 0
+    term_sums: dict[str, torch.Tensor] = field(default_factory=dict)  # since the last line of the log
+    term_counts: dict[str, int] = field(default_factory=dict)
+
+
+def total_steps(cfg: TrainConfig, stream) -> int:
+    """Optimiser steps of the whole run."""
+    return cfg.max_steps or max(1, round(cfg.num_train_epochs * stream.steps_per_epoch))
+
+
+def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_dir: RunDir,
+        evaluate: Callable[[nn.Module], Scores] | None = None) -> Scores | None:
+    """Train `student` (in place) on `objective` over `stream`, from where run_dir/last stands.
+
+    Every epoch or `eval_steps`, `evaluate(student)` is asked for Scores; the student with the best selection score
+    goes to run_dir/best (the last one, where there is no `evaluate`). Returns the best scores.
+
+    Exact: the step's gradient does not depend on micro-batches or ranks beyond rounding; the random draws of a step
+    are a function of (seed, step, rank); a resumed run equals an undisturbed one bit for bit on a CPU.
+    Errors: NonFiniteLossError before the update; Interrupted after a signal, the state saved.
+    """
+    device, steps = workers.device(), total_steps(cfg, stream)
+    check_precision(cfg, device)
+    module = StepModule(student, objective).to(device)
+    run = Training(module, build_optimizer(cfg.optimizer, module, cfg.learning_rate, cfg.weight_decay),
+                   torch.amp.GradScaler(device.type, enabled=cfg.fp16), stream)
+    load_last(run, run_dir)
+    replica = module if workers.world() == 1 else DistributedDataParallel(module)
+    eval_every = cfg.eval_steps or stream.steps_per_epoch
+    save_every = cfg.save_steps or eval_every
+    started = time.monotonic()
+    with bar(steps, "train", "step", run.step) as progress_bar, _signals() as received:
+        while run.step < steps:
+            _seed_step(cfg.seed, run.step)
+            module.train()
+            batch = stream.next()
+            _set_learning_rate(run.optimizer, cfg, run.step, steps)
+            sums = _accumulate(run, replica, objective, batch, cfg, run.step / steps)
+            _update(run, sums, cfg)
+            run.step += 1
+            stream.observe(student, run.step)
+            progress_bar.update()
+            _note_terms(run, objective, batch, sums)
+            if run.step % cfg.logging_steps == 0 or run.step == steps:
+                _log(run, objective, run_dir, steps, started)
+
+            if evaluate and (run.step % eval_every == 0 or run.step == steps):
+                _evaluate(run, student, evaluate, run_dir)
+            stop = workers.any_rank(bool(received))
+            if stop or run.step % save_every == 0 or run.step == steps:
+                save_last(run, run_dir)
+            if stop and run.step < steps:
+                raise Interrupted(f"stopped by {received[0] if received else 'another rank'} after step {run.step} of "
+                                  f"{steps}; saved in {run_dir.last}: the same command goes on from there")
+    if evaluate is None and workers.is_main():
+        write_folder(run_dir.best, student.save)
+    workers.barrier()
+    return run.best
+
+
+def _seed_step(seed: int, step: int) -> None:
+    """Dropout and other draws of a step depend on (seed, step, rank) alone: nothing to save, nothing to disturb."""
+    (state,) = np.random.SeedSequence([seed, step, workers.rank()]).generate_state(1, np.uint64)
+    torch.manual_seed(int(state >> np.uint64(1)))
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, cfg: TrainConfig, step: int, steps: int) -> None:
+    warmup = min(cfg.warmup_steps / steps, 0.99) if cfg.warmup_steps else cfg.warmup_ratio
+    progress = (step + 1) / (steps + 1)  # never 0: every step moves
+    for group in optimizer.param_groups:
+        group["lr"] = cfg.learning_rate * LEARNING_RATE[cfg.lr_scheduler_type](progress, warmup)
+        if cfg.lr_scheduler_type in BETA1:
+            group["betas"] = (BETA1[cfg.lr_scheduler_type](progress, warmup), group["betas"][1])
+
+
+def _accumulate(run: Training, replica: nn.Module, objective: Objective, batch, cfg: TrainConfig,
+                progress: float) -> dict[str, torch.Tensor]:
+    """Backward over this rank's micro-batches of the step; returns the sums of the terms on this rank.
+
+    The loss is sum_k weight_k * sum_k / count_k with the counts of the whole step. DDP averages gradients over ranks,
+    so each rank multiplies by their number. Gradients are exchanged on the last micro-batch only.
+    """
+    device, world = workers.device(), workers.world()
+    weights, counts = objective.weights(progress), objective.counts(batch)
+    share = batch.shard(workers.rank(), world)
+    present = share is not None  # with fewer examples than ranks, the others take part in the exchange at weight zero
+    micro_batches = (share if present else batch.select([0])).split(cfg.max_tokens)
+    totals: dict[str, torch.Tensor] = {}
+    for index, micro in enumerate(micro_batches):
+        exchange = world == 1 or index == len(micro_batches) - 1
+        with contextlib.nullcontext() if exchange else replica.no_sync():
+            with autocast(cfg, device):
+                sums = replica(micro.to(device), progress)
+            sums = {name: present * value for name, value in sums.items()}
+            loss = sum(world * weights[name] / max(counts[name], 1) * value for name, value in sums.items())
+            run.scaler.scale(loss).backward()
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0) + value.detach()
+    return totals
+
+
+def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> None:
+    """Clip and step; stop before the update where a term or the gradient is not finite (fp16: the scaler skips)."""
+    run.scaler.unscale_(run.optimizer)
+    limit = cfg.max_grad_norm or float("inf")
+    norm = nn.utils.clip_grad_norm_(run.module.parameters(), limit)
+    total = sum(sums.values())
+    if not (torch.isfinite(total) and (cfg.fp16 or torch.isfinite(norm))):
+        terms = ", ".join(f"{name} {value.item():g}" for name, value in sums.items())
+        raise NonFiniteLossError(f"step {run.step + 1}: the loss or its gradient is not finite (sums of the terms: "
+                                 f"{terms}; gradient norm {norm.item():g}); no update was made. Lower --learning_rate, "
+                                 "or train without --fp16")
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+
+
+def _note_terms(run: Training, objective: Objective, batch, sums: dict[str, torch.Tensor]) -> None:
+    counts = objective.counts(batch)
+    for name, value in sums.items():
+        run.term_sums[name] = run.term_sums.get(name, 0) + value
+        run.term_counts[name] = run.term_counts.get(name, 0) + counts[name]
+    run.examples += len(batch)
+
+
+def _log(run: Training, objective: Objective, run_dir: RunDir, steps: int, started: float) -> None:
+    """One line of log.jsonl: each term (its mean since the last line, unweighted), each weight, rate, speed."""
+    totals = workers.total({name: float(value) for name, value in run.term_sums.items()})
+    if workers.is_main():
+        terms = {name: total / max(run.term_counts[name], 1) for name, total in totals.items()}
+        run_dir.log({"step": run.step, "progress": run.step / steps, "terms": terms,
+                     "weights": objective.weights((run.step - 1) / steps),
+                     "learning_rate": run.optimizer.param_groups[0]["lr"], "examples": run.examples,
+                     "seconds": round(time.monotonic() - started, 3)})
+    run.term_sums, run.term_counts, run.examples = {}, {}, 0
+
+
+def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> None:
+    """Score the student; keep it as best/ where it beats all before. Training goes on bit for bit as if it had not."""
+    student.eval()
+    with torch.no_grad():
+        run.latest = scores = evaluate(student)
+    if run.best is None or scores.selection > run.best.selection:
+        run.best = scores
+        if workers.is_main():
+            write_folder(run_dir.best, lambda folder: _fill_best(folder, student, scores))
+    if workers.is_main():
+        run_dir.log({"step": run.step, "scores": scores.values})
+
+
+def _fill_best(folder, student: nn.Module, scores: Scores) -> None:
+    student.save(folder)
+    write_json(folder / "scores.json", scores.to_json())
+
+
+@contextlib.contextmanager
+def _signals():
+    """Collect SIGINT and SIGTERM as names, so that the loop ends at a step's edge; a second one ends at once."""
+    received: list[str] = []
+
+    def note(number, frame):
+        received.append(signal.Signals(number).name)
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

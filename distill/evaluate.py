@@ -1,0 +1,75 @@
+"""model + task + split -> Scores."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from data_utils.batching import collate, sequential_batches
+from data_utils.encode import EncodedDataset, encode
+from data_utils.metrics import bootstrap_standard_error, compute_metrics, selection_score
+from data_utils.readers import read_examples
+from data_utils.tasks import Task
+from distill import workers
+from distill.progress import bar
+from distill.scores import Scores
+from models.encoder import Encoder
+
+EVAL_TOKENS = 8192  # padded tokens per batch
+
+
+def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0) -> EncodedDataset:
+    """A split as `encoder` reads it: its tokenizer, its order of the texts; `max_length` 0: the task's own."""
+    order = [task.texts.index(text) for text in encoder.info.texts]
+    return encode(read_examples(task, split, data_dir), encoder.tokenizer, max_length or task.max_length, order)
+
+
+@torch.no_grad()
+def predict(encoder: Encoder, dataset: EncodedDataset) -> np.ndarray:
+    """Logits [N, C] in the order of `dataset`, float32 arithmetic, shared out over the ranks, whole on each."""
+    encoder.eval()
+    batches = sequential_batches(dataset.lengths, EVAL_TOKENS)
+    mine = batches[workers.rank()::workers.world()]
+    logits = []
+    with bar(len(mine), "evaluate", "batch") as progress_bar:
+        for rows in mine:
+            batch = collate(dataset, rows, encoder.info.task, encoder.tokenizer.pad_token_id)
+            logits.append(encoder(batch.to(workers.device())).logits.float().cpu().numpy())
+            progress_bar.update()
+    found = np.empty((len(dataset), encoder.info.num_labels), np.float32)
+    for rank, parts in enumerate(workers.gather(logits)):
+        for rows, part in zip(batches[rank::workers.world()], parts, strict=True):
+            found[rows] = part
+    return found
+
+
+def predictions(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.ndarray:
+    """Class indices in the task's order (scores, for regression) from logits in the order of `labels`, mapped by name."""
+    if task.is_regression:
+        return logits[:, 0]
+    if set(labels) != set(task.labels):
+        raise ValueError(f"the checkpoint has {len(labels)} labels ({', '.join(labels) or 'a score'}), {task.name} has "
+                         f"{', '.join(task.labels)}: it was trained for another task")
+    return np.array([task.labels.index(label) for label in labels])[logits.argmax(1)]
+
+
+def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset]) -> Scores:
+    """The task's metrics on every split of `splits`; the first split selects."""
+    values, errors, counts, selection = {}, {}, {}, None
+    for split, dataset in splits.items():
+        predicted = predictions(predict(encoder, dataset), encoder.info.labels, task)
+        found = compute_metrics(task.metrics, predicted, dataset.target)
+        selection = selection_score(found) if selection is None else selection
+        for metric, value in found.items():
+            key = f"{split}/{metric}"
+            values[key], counts[key] = value, len(dataset)
+            errors[key] = bootstrap_standard_error(metric, predicted, dataset.target)
+    return Scores(values, selection, errors, counts)
+
+
+def dev_splits(encoder: Encoder, task: Task, data_dir: str, max_length: int = 0) -> dict[str, EncodedDataset]:
+    """All dev splits of `task`, encoded for `encoder`; ValueError for a task that has none."""
+    if not task.dev_splits:
+        raise ValueError(f"{task.name} has no labelled split to score"
+                         + (f": it is predicted by the {task.predicted_by} model" if task.predicted_by else ""))
+    return {split: encode_split(encoder, task, split, data_dir, max_length) for split in task.dev_splits}

@@ -1,0 +1,95 @@
+"""Fine-tune an encoder on a task's labels: the teacher of every method, and the control beside every student."""
+
+from dataclasses import dataclass
+
+import torch
+
+from data_utils.batching import TrainStream
+from data_utils.readers import data_fingerprint
+from data_utils.tasks import Task
+from distill.config import TrainConfig, setting
+from distill.engine import fit
+from distill.evaluate import dev_splits, encode_split, score
+from distill.losses import cross_entropy, squared_error
+from distill.objective import Objective
+from distill.rundir import RunDir
+from distill.scores import Scores
+from models.encoder import TaskInfo
+from models.pretrained import load_config, pretrained_encoder
+from models.truncate import parse_layers, truncate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainConfig):
+    """Settings of a fine-tuning run."""
+
+    output_dir: str = setting("./runs/teacher", "the run directory")
+    data_dir: str = setting("./glue", "folder of the tasks; the hub is asked where ./glue is missing")
+    model: str = setting("microsoft/deberta-v3-large", "hub id, folder, or minilm (the offline encoder)")
+    layers: str = setting("all", "layers to keep of it: all, truncate:N, truncate:half, layers:0,2,4")
+    pooling: str = setting("cls", "what the head reads: cls, first_token or mean")
+    head_dropout: float = setting(0.1, "dropout before the last layer of the head")
+    max_length: int = setting(0, "tokens per example; 0: the task's own")
+
+
+# paper: skd.md 1.3, DeBERTa-v3-large, first_token pooling. Differs: torch's AdamW, with bias correction.
+# small: tuned here on minilm (22 M parameters), dev set, one seed; README's table has three.
+PER_TASK = {
+    "paper": {
+        "CoLA": {"num_train_epochs": 10, "warmup_steps": 50, "learning_rate": 5.5e-6, "head_dropout": 0.1},
+        "MNLI": {"num_train_epochs": 2, "warmup_steps": 500, "learning_rate": 7e-6, "train_batch_size": 64,
+                 "head_dropout": 0.3},
+        "MRPC": {"num_train_epochs": 6, "warmup_steps": 50, "learning_rate": 6e-6, "head_dropout": 0.2},
+        "QNLI": {"num_train_epochs": 6, "warmup_steps": 200, "learning_rate": 7e-6, "train_batch_size": 64,
+                 "head_dropout": 0.2},
+        "QQP": {"num_train_epochs": 6, "warmup_steps": 1000, "learning_rate": 1e-5, "train_batch_size": 64,
+                "head_dropout": 0.2},
+        "RTE": {"num_train_epochs": 6, "warmup_steps": 50, "learning_rate": 1e-5, "head_dropout": 0.3},
+        "SST-2": {"num_train_epochs": 8, "warmup_steps": 500, "learning_rate": 6e-6, "head_dropout": 0.1},
+        "STS-B": {"num_train_epochs": 4, "warmup_steps": 50, "learning_rate": 7e-6, "head_dropout": 0.1},
+    },
+    "small": {
+        "demo": {"num_train_epochs": 3, "learning_rate": 1e-4},
+        "SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5},
+    },
+}
+PRESET_DEFAULTS = {"paper": {"pooling": "first_token", "num_train_epochs": 6, "warmup_steps": 50,
+                             "learning_rate": 7e-6},
+                   "small": {"num_train_epochs": 4, "learning_rate": 1e-4}}
+LARGE_WIDTH = 1024  # encoders this wide diverge at the rates that small ones need
+
+
+def default_preset(words: dict[str, str]) -> str:
+    """`paper` for large encoders, `small` for the others, from the width of the model's hidden states."""
+    width = load_config(words.get("model", Config.model)).hidden_size
+    return "paper" if width >= LARGE_WIDTH else "small"
+
+
+class LabelObjective(Objective):
+    """The loss on the labels: `ce` (classes) or `mse` (scores), per example."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.term, self.loss = ("mse", squared_error) if task.is_regression else ("ce", cross_entropy)
+
+    def counts(self, batch):
+        return {self.term: len(batch)}
+
+    def weights(self, progress):
+        return {self.term: 1.0}
+
+    def forward(self, student, batch, progress):
+        return {self.term: self.loss(student(batch).logits, batch.target).sum()}
+
+
+def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
+    """Fine-tune cfg.model on `task`; best/ and last/ in run_dir. Returns the scores of the best epoch."""
+    torch.manual_seed(cfg.seed)
+    info = TaskInfo(task.name, task.version, task.texts, task.labels, cfg.pooling)
+    encoder = pretrained_encoder(cfg.model, info, cfg.head_dropout)
+    encoder = truncate(encoder, parse_layers(cfg.layers, encoder.depth))
+    train = encode_split(encoder, task, "train", cfg.data_dir, cfg.max_length)
+    dev = dev_splits(encoder, task, cfg.data_dir, cfg.max_length)
+    run_dir.begin(cfg, {"data": {split: data_fingerprint(task, split, cfg.data_dir) for split in ("train", *dev)}})
+    stream = TrainStream(train, task.name, encoder.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
+    return fit(encoder, LabelObjective(task), stream, cfg, run_dir, lambda model: score(model, task, dev))

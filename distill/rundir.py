@@ -1,0 +1,163 @@
+"""The run directory: every path in it, and writes that are whole or not there.
+
+    config.json  origin.json  log.jsonl  best/  last/  scores.json  DONE
+"""
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from distill import workers
+from distill.config import differences
+from distill.scores import Scores
+
+
+class SaveError(OSError):
+    """Something could not be written; what was there before is untouched."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` under a temporary name, then rename: readers see the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SaveError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, content) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path):
+    """The content of a file that write_json() wrote; ValueError naming it where it is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it") from error
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Replace `folder` by one that `fill` has filled. Killed at any moment, the old one or the new one is found
+    (by `whole_folder`)."""
+    temporary, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        whole_folder(folder)
+        if folder.exists():
+            folder.replace(old)
+        temporary.replace(folder)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise SaveError(f"cannot write {folder}: {error}. What was saved before is kept; free some space and run the "
+                        "same command to go on from there") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def whole_folder(folder: Path) -> Path | None:
+    """`folder` as it was last completely written, or None if it never was."""
+    old = folder.with_name(folder.name + ".old")
+    if not folder.exists() and old.exists():
+        old.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder if folder.exists() else None
+
+
+def origin(command: list[str]) -> dict:
+    """Where a run came from: command, commit, versions, device, time."""
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True,
+                         text=True)
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {"command": command, "commit": git.stdout.strip() or None, "python": platform.python_version(),
+            "torch": torch.__version__, "transformers": transformers.__version__, "device": name,
+            "ranks": workers.world(), "started": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+class RunDir:
+    """One run's folder. Only rank 0 writes; every rank may read."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.best, self.last = self.path / "best", self.path / "last"
+        self.log_file, self.scores_file, self.done_file = (self.path / name for name in
+                                                           ("log.jsonl", "scores.json", "DONE"))
+        self._lock = None
+
+    def begin(self, config, facts: dict | None = None) -> None:
+        """Claim the folder for `config`. ValueError where it holds a run with other settings, or another process
+        works in it. `facts` (data checksums, preset) go into origin.json."""
+        if workers.is_main():
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._claim()
+            except OSError as error:
+                raise SaveError(f"cannot use the run directory {self.path}: {error.strerror or error}") from error
+            self._check_config(asdict(config))
+            write_json(self.path / "config.json", asdict(config))
+            if not (self.path / "origin.json").exists():
+                write_json(self.path / "origin.json", {**origin(sys.argv), **(facts or {})})
+        workers.barrier()
+
+    def _claim(self) -> None:
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another process is working in {self.path}: wait for it, or choose another "
+                             "--output_dir") from error
+
+    def _check_config(self, config: dict) -> None:
+        file = self.path / "config.json"
+        if not file.exists():
+            return
+        changed = [line for line in differences(json.loads(file.read_text()), config)
+                   if not line.startswith("output_dir:")]
+        if changed:
+            raise ValueError(f"{self.path} holds a run with other settings ({'; '.join(changed)}): give the same "
+                             "settings to go on with it, another --output_dir, or remove the folder")
+
+    def is_done(self) -> bool:
+        return self.done_file.exists()
+
+    def log(self, record: dict) -> None:
+        """Append a line to log.jsonl."""
+        with self.log_file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def rewind_log(self, step: int) -> None:
+        """Drop the log's lines beyond `step`: they will be written again."""
+        if self.log_file.exists():
+            lines = self.log_file.read_text().splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            write_text(self.log_file, "".join(line + "\n" for line in kept))
+
+    def scores(self) -> Scores:
+        """The scores of the finished run; ValueError where it is not finished."""
+        if not self.is_done():
+            raise ValueError(f"{self.path} is not finished: run its command again, it goes on from {self.last}")
+        content = json.loads(self.scores_file.read_text())
+        return Scores.from_json({name: content[name] for name in Scores.__dataclass_fields__})
+
+    def finish(self, scores: dict) -> None:
+        """Write the final scores, then DONE: a folder with DONE is complete."""
+        write_json(self.scores_file, scores)
+        write_text(self.done_file, "")

@@ -1,0 +1,1 @@
+"""Sense dictionaries: the teacher's hidden states, clustered per vocabulary type (arXiv 2504.06036)."""

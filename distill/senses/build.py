@@ -1,0 +1,157 @@
+"""Building a sense dictionary: count, sample, collect, cluster. Killed at any moment, the same command goes on.
+
+    work/corpus    token ids on disk, counts            count
+    work/vectors   [S, D] float16, S the sample         collect: one teacher pass, rows of a type together
+    work/centroids [N, D] float16                       cluster: all types, in groups of similar size
+Every stage writes to places that are known before it starts, so doing a part twice changes nothing.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_utils.batching import collate, sequential_batches
+from data_utils.encode import EncodedDataset
+from data_utils.tasks import Task
+from distill import workers
+from distill.config import setting
+from distill.kmeans import kmeans, plan_groups
+from distill.precision import autocast, check_precision
+from distill.progress import bar
+from distill.rundir import RunDir, read_json, write_folder, write_json
+from distill.senses.corpus import open_corpus, tokenise_corpus
+from distill.senses.dictionary import FILE, SenseDictionary
+from distill.senses.sample import Sample, sample_occurrences
+from models.encoder import Encoder
+
+MARK_SECONDS = 20.0  # a killed build repeats at most this much
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SenseConfig:
+    """Settings of a build. Published: num_senses 20, cap 1000, the last layer (skd.md 2)."""
+
+    output_dir: str = setting("./runs/senses", "the folder of the dictionary")
+    teacher: str = setting("./runs/teacher/best", "checkpoint folder of the teacher")
+    data_dir: str = setting("./glue", "folder of the tasks")
+    corpus: str = setting("task", "whose tokens: task (its train set), glue (all train sets there), or a text/JSON file")
+    num_senses: int = setting(20, "senses per type; a type with no more occurrences keeps its vectors as they are")
+    cap: int = setting(1000, "sampled occurrences per type")
+    layer: int = setting(-1, "hidden states of this layer: 0 the embeddings, -1 the last layer")
+    max_length: int = setting(128, "tokens per sequence")
+    restarts: int = setting(1, "k-means runs per type; the best is kept")
+    seed: int = setting(42, "seed of sample and clustering")
+    max_tokens: int = setting(8192, "padded tokens per teacher batch")
+    bf16: bool | None = setting(None, "bfloat16 teacher; by default where the device multiplies it natively")
+    fp16: bool = setting(False, "float16 teacher (CUDA)")
+
+    def __post_init__(self):
+        for name in ("num_senses", "cap", "max_length", "restarts", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected 1 or more")
+        if self.cap < self.num_senses:
+            raise ValueError(f"--cap {self.cap} is below --num_senses {self.num_senses}: there would be nothing to cluster")
+
+
+def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, provenance: dict[str, str]) -> SenseDictionary:
+    """The sense dictionary of `teacher` over the corpus, also written to run_dir. Every rank returns it."""
+    check_precision(cfg, workers.device())
+    work = run_dir.path / "work"
+    vocabulary = teacher.config.vocab_size
+    if workers.is_main() and not (work / "corpus").exists():
+        write_folder(work / "corpus", lambda folder: tokenise_corpus(
+            cfg.corpus, task, cfg.data_dir, teacher.tokenizer, cfg.max_length, vocabulary, folder))
+    workers.barrier()
+    corpus, counts = open_corpus(work / "corpus")
+    sample = sample_occurrences(corpus, counts, cfg.cap, cfg.seed)
+    vectors = _array(work / "vectors.bin", (len(sample.row), teacher.width))
+    collect(cfg, teacher, corpus, sample, vectors, work)
+    sizes = np.minimum(np.diff(sample.offsets), cfg.num_senses)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    centroids = _array(work / "centroids.bin", (int(offsets[-1]), teacher.width))
+    cluster(cfg, vectors, sample.offsets, centroids, offsets, work)
+    if workers.is_main():
+        provenance = {**provenance, "corpus": cfg.corpus, **{f"corpus_{key}": str(value) for key, value in
+                                                            read_json(work / "corpus" / "corpus.json").items()}}
+        dictionary = SenseDictionary(torch.from_numpy(np.asarray(centroids)), torch.from_numpy(offsets),
+                                     torch.from_numpy(counts.astype(np.int32)), provenance)
+        dictionary.save(run_dir.path / FILE)
+        shutil.rmtree(work)
+    workers.barrier()
+    return SenseDictionary.load(run_dir.path / FILE)
+
+
+def _array(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """A float16 array on disk, made once at its full size, so that a full disk is found before the work."""
+    size = shape[0] * shape[1] * 2
+    if workers.is_main() and (not path.exists() or path.stat().st_size != size):
+        with path.open("wb") as file:
+            file.truncate(size)
+    workers.barrier()
+    return np.memmap(path, np.float16, "r+", shape=shape)
+
+
+def _resumable(parts: list, work: Path, stage: str, arrays: np.ndarray) -> Iterator:
+    """This rank's share of `parts`, from where a killed build of as many ranks stood, under a progress bar."""
+    mine = parts[workers.rank()::workers.world()]
+    mark = work / f"{stage}.{workers.rank()}of{workers.world()}.json"
+    done = read_json(mark)["done"] if mark.exists() else 0
+    marked = time.monotonic()
+    with bar(len(mine), stage, "part", done) as progress_bar:
+        for index in range(done, len(mine)):
+            yield mine[index]
+            progress_bar.update()
+            if time.monotonic() - marked > MARK_SECONDS or index == len(mine) - 1:
+                arrays.flush()
+                write_json(mark, {"done": index + 1})
+                marked = time.monotonic()
+    workers.barrier()
+
+
+@torch.no_grad()
+def collect(cfg: SenseConfig, teacher: Encoder, corpus: EncodedDataset, sample: Sample, vectors: np.ndarray,
+            work: Path) -> None:
+    """Write the hidden state of every sampled occurrence to its row of `vectors`; sequences without one are not read."""
+    teacher.eval().to(workers.device())
+    first = np.searchsorted(sample.place, corpus.offsets[:-1])
+    last = np.searchsorted(sample.place, corpus.offsets[1:])
+    used = np.flatnonzero(last > first)
+    batches = [used[rows] for rows in sequential_batches(corpus.lengths[used], cfg.max_tokens)]
+    for rows in _resumable(batches, work, "collect", vectors):
+        batch = collate(corpus, rows, teacher.info.task, teacher.tokenizer.pad_token_id).to(workers.device())
+        with autocast(cfg, workers.device()):
+            hidden_BTD = teacher.encode(batch)[cfg.layer]
+        taken = np.concatenate([np.arange(first[row], last[row]) for row in rows])
+        line = np.repeat(np.arange(len(rows)), last[rows] - first[rows])
+        column = sample.place[taken] - corpus.offsets[rows][line]
+        states_MD = hidden_BTD.flatten(0, 1).index_select(0, torch.from_numpy(line * hidden_BTD.shape[1] + column)
+                                                          .to(hidden_BTD.device))
+        vectors[sample.row[taken]] = states_MD.half().cpu().numpy()
+
+
+def cluster(cfg: SenseConfig, vectors: np.ndarray, starts: np.ndarray, centroids: np.ndarray, offsets: np.ndarray,
+            work: Path) -> None:
+    """Cluster the vectors of each type into its senses; types with no more than num_senses vectors keep them raw."""
+    counts = np.diff(starts)
+    raw = np.flatnonzero((counts > 0) & (counts <= cfg.num_senses))
+    for token in raw:
+        centroids[offsets[token]:offsets[token + 1]] = vectors[starts[token]:starts[token + 1]]
+    groups = plan_groups(counts, cfg.num_senses, vectors.shape[1])
+    for group in _resumable(groups, work, "cluster", centroids):
+        longest = int(counts[group].max())
+        points_TND = np.zeros((len(group), longest, vectors.shape[1]), np.float16)
+        for line, token in enumerate(group):
+            points_TND[line, :counts[token]] = vectors[starts[token]:starts[token + 1]]
+        found = kmeans(torch.from_numpy(points_TND).to(workers.device()),
+                       torch.from_numpy(counts[group]).to(workers.device()),
+                       torch.from_numpy(group).to(workers.device()), cfg.num_senses, seed=cfg.seed,
+                       restarts=cfg.restarts).centroids_TKD.half().cpu().numpy()
+        for line, token in enumerate(group):
+            centroids[offsets[token]:offsets[token + 1]] = found[line]

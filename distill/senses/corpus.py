@@ -1,0 +1,106 @@
+"""The text whose tokens get senses: tokenised once into files, counted on the way, never whole in memory."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data_utils.encode import EncodedDataset, encode_texts
+from data_utils.readers import find_folder, read_examples
+from data_utils.tasks import TASKS, Task
+from distill.progress import bar
+from distill.rundir import write_json
+
+GLUE_CORPUS = ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B")  # skd.md 2.1: their train sets, no more
+
+ROWS = 4096  # sequences that are counted and written together
+
+
+def corpus_texts(corpus: str, task: Task, data_dir: str) -> Iterator[Iterable[tuple[str, ...]]]:
+    """The corpus as groups of rows with equally many texts.
+
+    `task`: the task's train set; `glue`: the train sets of the eight GLUE tasks that data_dir holds; else a file:
+    a JSON list of [text] or [text, text] (.json), or plain text, a sentence per line.
+    """
+    if corpus == "task":
+        yield _train_texts(task, data_dir)
+    elif corpus == "glue":
+        for entry in TASKS:
+            if entry.name in GLUE_CORPUS and (find_folder(entry, data_dir) or Path()).joinpath("train.tsv").is_file():
+                yield _train_texts(entry, data_dir)
+    elif Path(corpus).suffix == ".json":
+        yield from _json_texts(Path(corpus))
+    else:
+        yield _line_texts(Path(corpus))
+
+
+def _train_texts(task: Task, data_dir: str) -> list[tuple[str, ...]]:
+    return [example.texts for example in read_examples(task, "train", data_dir)]
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"no corpus {path}: give --corpus task, glue, or a text or JSON file that exists")
+    return path
+
+
+def _line_texts(path: Path) -> Iterator[tuple[str]]:
+    found = False
+    with _existing(path).open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode("utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}:{number}: expected UTF-8 text, found the byte {line[error.start]:#x}") from error
+            if text:
+                found = True
+                yield (text,)
+    if not found:
+        raise ValueError(f"{path} has no text: a corpus has a sentence on each line")
+
+
+def _json_texts(path: Path) -> Iterator[list[tuple[str, ...]]]:
+    try:
+        rows = [(row,) if isinstance(row, str) else tuple(row) for row in json.loads(_existing(path).read_text("utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no JSON list of [text] or [text, text]: {error}") from error
+    for texts in (1, 2):
+        yield [row for row in rows if len(row) == texts]
+
+
+def tokenise_corpus(corpus: str, task: Task, data_dir: str, tokenizer, max_length: int, vocabulary: int,
+                    folder: Path) -> None:
+    """Write ids.bin (int32), lengths.npy, second.npy, counts.npy [vocabulary] and corpus.json into `folder`."""
+    counts, lengths, second = np.zeros(vocabulary, np.int64), [], []
+    checksum = hashlib.sha256()
+    with (folder / "ids.bin").open("wb") as file, bar(None, "tokenise", "sequence") as progress_bar:
+        for texts in corpus_texts(corpus, task, data_dir):
+            encoded = encode_texts(texts, tokenizer, max_length)
+            while rows := list(itertools.islice(encoded, ROWS)):
+                ids = np.fromiter(itertools.chain.from_iterable(ids for ids, _ in rows), np.int32)
+                file.write(ids.tobytes())
+                checksum.update(ids.tobytes())
+                counts += np.bincount(ids, minlength=vocabulary)
+                lengths += [len(ids) for ids, _ in rows]
+                second += [start for _, start in rows]
+                progress_bar.update(len(rows))
+    if not lengths:
+        raise ValueError(f"the corpus {corpus!r} has no text in {data_dir}")
+    np.save(folder / "lengths.npy", np.array(lengths, np.int32))
+    np.save(folder / "second.npy", np.array(second, np.int32))
+    np.save(folder / "counts.npy", counts)
+    write_json(folder / "corpus.json", {"sequences": len(lengths), "tokens": int(counts.sum()),
+                                        "sha256": checksum.hexdigest()})
+
+
+def open_corpus(folder: Path) -> tuple[EncodedDataset, np.ndarray]:
+    """What tokenise_corpus() wrote: the sequences, their ids mapped from disk, and the counts of the types."""
+    lengths = np.load(folder / "lengths.npy")
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    ids = np.memmap(folder / "ids.bin", np.int32, "r")
+    dataset = EncodedDataset(uid=np.arange(len(lengths)), ids=ids, offsets=offsets, second=np.load(folder / "second.npy"),
+                             target=np.full(len(lengths), -1))
+    return dataset, np.load(folder / "counts.npy")

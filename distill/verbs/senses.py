@@ -1,0 +1,111 @@
+"""python -m distill senses ACTION ...: build, describe, score, import, export."""
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+from data_utils.readers import find_folder
+from data_utils.tasks import get_task
+from distill import workers
+from distill.config import parse
+from distill.evaluate import dev_splits
+from distill.rundir import RunDir, read_json
+from distill.senses.build import SenseConfig, build
+from distill.senses.dictionary import FILE, SenseDictionary
+from distill.senses.truth import Agreement, collect_occurrences, compare_layers, score_dictionary
+from models.checkpoint import load_encoder
+from models.weights import fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+def main(words: list[str]) -> None:
+    """Run one action on sense dictionaries."""
+    parser = argparse.ArgumentParser(prog="python -m distill senses", add_help=not words or words[0] != "build")
+    parser.add_argument("action", choices=["build", "describe", "score", "import", "export"])
+    if words and words[0] == "build":
+        parser.add_argument("task")
+        given, rest = parser.parse_known_args(words)
+        build_senses(given.task, parse(SenseConfig, rest, program="python -m distill senses build TASK"))
+        return
+    parser.add_argument("source", help="a dictionary: our folder or file, or a .kmeanspkl; for score: the task (demo)")
+    parser.add_argument("target", nargs="?", help="import, export: the file to write")
+    parser.add_argument("--teacher", default="./runs/teacher/best", help="score: the teacher's checkpoint folder")
+    parser.add_argument("--senses", default="./runs/senses", help="score: the dictionary")
+    parser.add_argument("--data_dir", default="./glue", help="score: folder of the tasks")
+    parser.add_argument("--num_senses", type=int, default=2, help="score: senses per word when layers are compared")
+    given = parser.parse_args(words)
+    if given.action == "score":
+        score(given)
+    elif given.action == "describe":
+        print(describe(SenseDictionary.load(given.source)))
+    elif given.target is None:
+        parser.error(f"{given.action} needs the file to write as its second argument")
+    elif given.action == "export":
+        SenseDictionary.load(given.source).export(Path(given.target))
+    else:
+        SenseDictionary.load(given.source).save(Path(given.target))
+
+
+def build_senses(task_name: str, cfg: SenseConfig) -> None:
+    """Build (or go on building) the dictionary of a teacher, and print what it is."""
+    task, run_dir = get_task(task_name), RunDir(cfg.output_dir)
+    teacher = load_encoder(cfg.teacher)
+    run_dir.begin(cfg)
+    teacher_bytes = (Path(cfg.teacher) / "model.safetensors").stat().st_size
+    if not run_dir.is_done():
+        started = time.monotonic()
+        provenance = {"teacher": fingerprint(Path(cfg.teacher)), "pooling": teacher.info.pooling, "task": task.name,
+                      **{name: str(getattr(cfg, name)) for name in ("num_senses", "cap", "layer", "max_length", "restarts",
+                                                                    "seed")}}
+        dictionary = build(cfg, task, teacher, run_dir, provenance)
+        dev = dev_splits(teacher, task, cfg.data_dir) if task.dev_splits else {}
+        if workers.is_main():
+            run_dir.finish({"types": dictionary.types, "senses": len(dictionary.centroids), "bytes": dictionary.nbytes,
+                            "teacher_bytes": teacher_bytes,
+                            "coverage": {split: dictionary.coverage(dataset) for split, dataset in dev.items()},
+                            "seconds": round(time.monotonic() - started, 1)})
+    if workers.is_main():
+        print(describe(SenseDictionary.load(run_dir.path / FILE)))
+        facts = read_json(run_dir.scores_file)
+        print(f"  {facts['bytes'] / 2**20:.1f} MiB beside the teacher's {teacher_bytes / 2**20:.1f} MiB; built in "
+              f"{facts['seconds']} s")
+        for split, share in facts["coverage"].items():
+            print(f"  covers {100 * share:.2f} % of the tokens of {split}")
+
+
+def describe(dictionary: SenseDictionary) -> str:
+    """A few lines: types, senses, size, provenance."""
+    several = int((dictionary.sizes > 1).sum())
+    facts = "".join(f"\n  {name}: {value}" for name, value in dictionary.provenance.items())
+    return (f"{dictionary.types} types with {len(dictionary.centroids)} senses of width {dictionary.centroids.shape[1]} "
+            f"({several} types have more than one), {dictionary.nbytes / 2**20:.1f} MiB{facts}")
+
+
+def score(given: argparse.Namespace) -> None:
+    """Print, for the demo task, how the dictionary and each layer of the teacher recover the true senses."""
+    task = get_task(given.source)
+    if task.name != "demo":
+        raise ValueError(f"the true senses of {task.name} are not known: only those of demo are")
+    teacher, dictionary = load_encoder(given.teacher), SenseDictionary.load(given.senses)
+    folder = find_folder(task, given.data_dir)
+    if folder is None:
+        raise ValueError(f"no demo task in {given.data_dir}: `python -m distill data demo {given.data_dir}/demo` writes it")
+    layers = range(teacher.depth + 1)
+    train = collect_occurrences(teacher, task, "train", folder, layers)
+    dev = collect_occurrences(teacher, task, "dev", folder, layers)
+    built = int(dictionary.provenance.get("layer", -1))
+    at_layer = collect_occurrences(teacher, task, "dev", folder, [built])
+    words = score_dictionary(dictionary, at_layer)
+    by_layer = compare_layers(train, dev, given.num_senses, seed=0)
+    best = max(by_layer, key=lambda found: found["all words"].adjusted_rand)
+    print(f"agreement with the true senses, dev\n{'':12}{'dictionary':>24}{f'{given.num_senses} senses, best layer':>28}")
+    for word in words:
+        print(f"{word:12}{_line(words[word]):>24}{_line(best[word]):>28}")
+    for layer, found in zip(layers, by_layer, strict=True):
+        print(f"layer {layer}: {_line(found['all words'])} ({given.num_senses} senses per word)")
+
+
+def _line(found: Agreement) -> str:
+    return f"ARI {found.adjusted_rand:.3f} hom {found.homogeneity:.3f}"

@@ -1,0 +1,66 @@
+"""The processes of a run: one, or as many as torchrun started. Ask here; nothing is stored."""
+
+import os
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+Value = TypeVar("Value")
+
+
+def start() -> None:
+    """Join the process group that torchrun's environment describes; a single process needs none."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def stop() -> None:
+    """Leave the process group, if any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def device() -> torch.device:
+    """The accelerator of this process, the CPU where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def gather(value: Value) -> list[Value]:
+    """`value` of every rank, in rank order, on every rank."""
+    if world() == 1:
+        return [value]
+    values = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is true on some rank: the same answer everywhere."""
+    return any(gather(flag))
+
+
+def total(values: dict[str, float]) -> dict[str, float]:
+    """Sums over the ranks; a key that a rank lacks counts as 0 there."""
+    ranks = gather(values)
+    return {name: sum(rank.get(name, 0.0) for rank in ranks) for name in sorted(set().union(*ranks))}

@@ -1,0 +1,1 @@
+"""Encoders, their heads, and the checkpoints they are read from."""

@@ -1,0 +1,81 @@
+"""Checkpoint folders: transformers' own format, with what transformers does not know in task.json beside it.
+
+    config.json  model.safetensors  tokenizer files     as transformers writes them
+    task.json                                           TaskInfo and the head's shape
+    senses.safetensors                                  where the head reads senses
+
+With `cls` pooling, continuous head input and no adaptor the folder is an ordinary checkpoint: transformers'
+AutoModelForSequenceClassification gives the same logits (BERT, DeBERTa-v2/v3). Encoder.save() writes it.
+"""
+
+import json
+from pathlib import Path
+
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from models.encoder import Encoder, TaskInfo
+from models.heads import ClassificationHead, SenseLookup, check_pooling
+from models.pretrained import load_config, load_tokenizer
+from models.weights import LAYOUTS, PLAIN_LAYOUT, read_tensors
+
+
+def is_plain(folder: str | Path) -> bool:
+    """Whether a checkpoint folder comes from transformers alone: it does not say what its head pools."""
+    return not (Path(folder) / "task.json").is_file()
+
+
+def plain_labels(folder: str | Path) -> tuple[str, ...]:
+    """The class names of a plain checkpoint in the order of its logits; () for regression."""
+    config = load_config(str(folder))
+    return () if config.num_labels == 1 else tuple(config.id2label[index] for index in range(config.num_labels))
+
+
+def load_encoder(folder: str | Path, info: TaskInfo | None = None) -> Encoder:
+    """The encoder in a checkpoint folder, float32, with its own senses where its head reads them.
+
+    `info` describes a plain checkpoint (is_plain) and is not needed otherwise. ValueError naming what is missing or
+    does not fit.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"no checkpoint in {folder}: expected config.json, model.safetensors and task.json")
+    config = load_config(str(folder))
+    head = {"width": config.hidden_size, "dropout": 0.0,
+            "activation": LAYOUTS.get(config.model_type, PLAIN_LAYOUT).activation}
+    if not is_plain(folder):
+        info, head = _read_task(folder / "task.json")
+    elif info is None:
+        raise ValueError(f"{folder} has no task.json: it is no run of ours, and its task and pooling were not given")
+    senses = None
+    if info.head_input == "senses":
+        table = read_tensors(folder / "senses.safetensors")
+        senses = SenseLookup(table["centroids"], table["offsets"])
+    state = read_tensors(folder / "model.safetensors")
+    return build_encoder(config, state, info, head, load_tokenizer(str(folder)), str(folder), senses)
+
+
+def build_encoder(config, state: dict[str, Tensor], info: TaskInfo, head: dict, tokenizer, source: str,
+                  senses: SenseLookup | None = None) -> Encoder:
+    """An encoder from a config and tensors named as transformers names them; `head` has width, activation and
+    dropout; `source` is for messages."""
+    backbone = AutoModel.from_config(config)
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None
+    adaptor = nn.Linear(config.hidden_size, head["width"]) if "adaptor.weight" in state else None
+    classifier = ClassificationHead(head["width"], info.num_labels, head["activation"], head["dropout"])
+    encoder = Encoder(backbone, classifier, info, tokenizer, adaptor, senses)
+    encoder.load_named(state, source)
+    return encoder.float()
+
+
+def _read_task(file: Path) -> tuple[TaskInfo, dict]:
+    try:
+        content = json.loads(file.read_text())
+        head = content.pop("head")
+        content["texts"], content["labels"] = tuple(content["texts"]), tuple(content["labels"])
+        info = TaskInfo(**content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not a task description of ours ({error}): it may be truncated") from error
+    check_pooling(info.pooling)
+    return info, head

@@ -1,0 +1,135 @@
+"""An encoder for one task: a transformers backbone, an optional adaptor, a pooling and a head."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.heads import ClassificationHead, SenseLookup, pool
+from models.outputs import Outputs
+from models.weights import LAYOUTS, PLAIN_LAYOUT, key_map, read_tensors, rename
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What a checkpoint knows of its task, stored beside the weights as task.json.
+
+    `texts` are the task's text columns in the order in which they are fed; `labels` the class names in the order of
+    the logits, empty for regression. `head_input` is "continuous" (hidden states) or "senses" (each state replaced by
+    its nearest sense before the pooling).
+    """
+
+    task: str
+    version: int
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    pooling: str
+    head_input: str = "continuous"
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.labels) or 1
+
+
+class Encoder(nn.Module):
+    """backbone -> adaptor -> (senses) -> pooling -> head.
+
+    `forward(batch)` reads batch.input_ids, attention_mask and token_type_ids, all [B, T], and returns Outputs.
+    `senses`, where given, replaces states before the pooling: the position that the pooling reads, or all for `mean`.
+    """
+
+    def __init__(self, backbone: nn.Module, head: ClassificationHead, info: TaskInfo, tokenizer,
+                 adaptor: nn.Module | None = None, senses: SenseLookup | None = None):
+        super().__init__()
+        self.backbone = backbone
+        self.adaptor = adaptor or nn.Identity()
+        self.head = head
+        self.info = info
+        self.tokenizer = tokenizer
+        self.senses = senses
+        self.type_ids = getattr(backbone.config, "type_vocab_size", 0) > 0
+
+    @property
+    def config(self):
+        return self.backbone.config
+
+    @property
+    def width(self) -> int:
+        """Width of what the head reads: after the adaptor."""
+        return self.head.dense.in_features
+
+    @property
+    def depth(self) -> int:
+        return self.config.num_hidden_layers
+
+    def encode(self, batch) -> tuple[Tensor, ...]:
+        """The hidden states: depth + 1 tensors [B, T, D], the last after the adaptor."""
+        inputs = {"token_type_ids": batch.token_type_ids} if self.type_ids else {}
+        states = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask,
+                               output_hidden_states=True, **inputs).hidden_states
+        return (*states[:-1], self.adaptor(states[-1]))
+
+    def predict(self, last_BTD: Tensor, batch, senses: SenseLookup | None) -> Tensor:
+        """Logits [B, C] from the last hidden states, read through `senses` where given."""
+        if senses is not None and self.info.pooling == "mean":
+            last_BTD = senses.replace(last_BTD, batch.input_ids)
+        pooled_BD = pool(last_BTD, batch.attention_mask, self.info.pooling)
+        if senses is not None and self.info.pooling != "mean":
+            position = {"cls": 0, "first_token": 1}[self.info.pooling]
+            pooled_BD = senses.replace(pooled_BD, batch.input_ids[:, position])
+        return self.head(pooled_BD)
+
+    def forward(self, batch) -> Outputs:
+        hidden = self.encode(batch)
+        return Outputs(logits=self.predict(hidden[-1], batch, self.senses), hidden=hidden)
+
+    def with_head_input(self, head_input: str, senses: SenseLookup | None = None) -> "Encoder":
+        """The same modules, read through `senses` ("senses") or as they are ("continuous"); nothing is copied."""
+        if head_input == "senses" and senses is None:
+            raise ValueError("a head that reads senses needs a sense dictionary: build one with "
+                             "`sh r2_construct_sense_dictionary.sh TASK`")
+        if senses is not None and senses.width != self.width:
+            raise ValueError(f"the sense dictionary is {senses.width} wide and the model's head reads {self.width}: "
+                             "take the dictionary that was built with this model's teacher")
+        info = replace(self.info, head_input=head_input)
+        return Encoder(self.backbone, self.head, info, self.tokenizer, self.adaptor, senses if head_input == "senses" else None)
+
+    def save(self, folder: Path) -> None:
+        """Write this encoder into the existing `folder`, in the format that models/checkpoint.py describes and reads.
+
+        Not atomic: the caller renames a temporary folder. Changes nothing but the labels in the backbone's config.
+        """
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(rename(state, key_map(self.backbone)), folder / "model.safetensors", metadata={"format": "pt"})
+        config, labels = self.config, self.info.labels
+        layout = LAYOUTS.get(config.model_type, PLAIN_LAYOUT)
+        config.architectures = [layout.architecture or type(self.backbone).__name__]
+        config.id2label = dict(enumerate(labels or ("score",)))
+        config.label2id = {label: index for index, label in config.id2label.items()}
+        config.problem_type = "single_label_classification" if labels else "regression"
+        config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        head = {"width": self.width, "activation": self.head.activation_name, "dropout": self.head.dropout.p}
+        (folder / "task.json").write_text(json.dumps({**asdict(self.info), "head": head}, indent=2) + "\n")
+        if self.senses is not None:
+            save_file({"centroids": self.senses.centroids.cpu(), "offsets": self.senses.offsets.cpu()},
+                      folder / "senses.safetensors")
+
+    def restore(self, folder: Path) -> None:
+        """Set the weights to those that save() wrote into `folder`. ValueError where they do not fit."""
+        path = Path(folder) / "model.safetensors"
+        self.load_named(read_tensors(path), str(path))
+
+    def load_named(self, state: dict[str, Tensor], source: str) -> None:
+        """Set every weight from tensors named as in transformers' checkpoints; ValueError listing what does not fit."""
+        theirs = {theirs: ours for ours, theirs in key_map(self.backbone).items()}
+        state, own = rename(state, theirs), self.state_dict()
+        missing = sorted(name for name in own if name not in state or state[name].shape != own[name].shape)
+        unexpected = sorted(state.keys() - own.keys())
+        if missing or unexpected:
+            raise ValueError(f"{source} does not fit a {self.config.model_type} encoder with {self.info.num_labels} "
+                             f"outputs for {self.info.task}: missing or of another shape: {missing or 'none'}; "
+                             f"unexpected: {unexpected or 'none'}")
+        self.load_state_dict(state)

@@ -1,0 +1,121 @@
+"""Heads: how a sequence's hidden states become one vector, a sense, and a prediction."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+
+POOLINGS = ("cls", "first_token", "mean")
+
+
+def check_pooling(pooling: str) -> str:
+    """`pooling` itself; ValueError with the list for an unknown one."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}")
+    return pooling
+
+
+def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: str) -> Tensor:
+    """One vector per sequence [B, D].
+
+        position      0     1      2 ...
+                    [CLS] first  second  ... [SEP] [PAD]
+        cls           x
+        first_token         x                              (what the published SKD checkpoints read, skd.md 1.1)
+        mean          x     x      x     ...   x           (padding excluded)
+    """
+    if pooling == "cls":
+        return hidden_BTD[:, 0]
+    if pooling == "first_token":
+        return hidden_BTD[:, 1]
+    weight_BT1 = attention_mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
+    return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)
+
+
+class ClassificationHead(nn.Module):
+    """dense -> activation -> dropout -> out: the shape of BERT's and DeBERTa's own sequence heads.
+
+    `forward(pooled [B, D]) -> logits [B, num_labels]` in float32, outside autocast: scores are compared and ranked,
+    and bf16 would tie them.
+    """
+
+    def __init__(self, width: int, num_labels: int, activation: str, dropout: float):
+        super().__init__()
+        self.activation_name = activation
+        self.dense = nn.Linear(width, width)
+        self.activation = ACT2FN[activation]
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(width, num_labels)
+        for layer in (self.dense, self.out):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, pooled_BD: Tensor) -> Tensor:
+        with torch.autocast(pooled_BD.device.type, enabled=False):
+            return self.out(self.dropout(self.activation(self.dense(pooled_BD.float()))))
+
+
+class SenseLookup(nn.Module):
+    """The senses of a vocabulary as one packed table, looked up by ragged gathers.
+
+    The senses of type w are centroids[offsets[w] : offsets[w + 1]]:
+
+        offsets     0        3     4           7        (V + 1 entries)
+        centroids   a0 a1 a2 | b0  | d0 d1 d2  | ...    (c has no sense: an empty range)
+
+    Source: skd.md 3.2 and 3.4 (arXiv 2504.06036): a sense is chosen by the largest dot product with the hidden state.
+    Differs: a type's missing slots score -inf, so that no sense that does not exist is ever chosen.
+    """
+
+    def __init__(self, centroids_ND: Tensor, offsets: Tensor):
+        super().__init__()
+        self.register_buffer("centroids", centroids_ND, persistent=False)
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.max_senses = int((offsets[1:] - offsets[:-1]).max())
+
+    @property
+    def width(self) -> int:
+        return self.centroids.shape[1]
+
+    def known(self, ids: Tensor) -> Tensor:
+        """Bool, the shape of `ids`: whether the token's type has senses (ids beyond the table have none)."""
+        last = len(self.offsets) - 2
+        inside = ids.clamp(max=last)
+        return (self.offsets[inside + 1] > self.offsets[inside]) & (ids <= last)
+
+    def scores(self, hidden_MD: Tensor, ids_M: Tensor) -> Tensor:
+        """Dot products with the senses of each token's own type: [M, K] float32, K = the most senses of any type.
+
+        Every id must be known(). Gradient flows to hidden_MD; the senses are constants.
+        """
+        first_M = self.offsets[ids_M]
+        slots_K = torch.arange(self.max_senses, device=ids_M.device)
+        index_MK = first_M[:, None] + slots_K
+        missing_MK = index_MK >= self.offsets[ids_M + 1][:, None]
+        senses_MKD = F.embedding(index_MK.masked_fill(missing_MK, 0), self.centroids).float()
+        with torch.autocast(hidden_MD.device.type, enabled=False):
+            scores_MK = torch.bmm(senses_MKD, hidden_MD.float().unsqueeze(-1)).squeeze(-1)
+        return scores_MK.masked_fill(missing_MK, float("-inf"))
+
+    def nearest(self, hidden_MD: Tensor, ids_M: Tensor) -> Tensor:
+        """Index [M] int64 of the best sense within its type; every id must be known()."""
+        return self.scores(hidden_MD, ids_M).argmax(-1)
+
+    def labels(self, hidden_BTD: Tensor, ids_BT: Tensor) -> Tensor:
+        """Index [B, T] int64 of every token's best sense within its type, -1 where the type has none."""
+        known_BT = self.known(ids_BT)
+        labels_BT = torch.full_like(ids_BT, -1)
+        labels_BT[known_BT] = self.nearest(hidden_BTD[known_BT], ids_BT[known_BT])
+        return labels_BT
+
+    def replace(self, hidden_PD: Tensor, ids_P: Tensor) -> Tensor:
+        """`hidden` [..., D] with every vector of a known type replaced by its best sense; others stay as they are.
+
+        The gradient passes straight through to hidden (Bengio et al. 2013, arXiv 1308.3432): the choice has none.
+        """
+        known_P = self.known(ids_P)
+        hidden_MD = hidden_PD[known_P]
+        index_M = self.offsets[ids_P[known_P]] + self.nearest(hidden_MD, ids_P[known_P])
+        replaced_PD = hidden_PD.clone()
+        replaced_PD[known_P] = self.centroids[index_M].to(hidden_PD.dtype) + (hidden_MD - hidden_MD.detach())
+        return replaced_PD

@@ -1,0 +1,66 @@
+"""A student from a deeper encoder: which layers it keeps, and with which weights it starts."""
+
+import copy
+import re
+
+from torch import nn
+
+from models.encoder import Encoder
+
+
+def parse_layers(spec: str, depth: int) -> tuple[int, ...]:
+    """The kept layers (0-based) of a `depth`-layer encoder.
+
+    `all` keeps every layer, `truncate:N` the first N, `truncate:half` the first half, `layers:0,2,4` those named.
+    ValueError for anything else.
+    """
+    if spec == "all":
+        return tuple(range(depth))
+    if match := re.fullmatch(r"truncate:(\d+|half)", spec):
+        kept = depth // 2 if match[1] == "half" else int(match[1])
+        if not 1 <= kept <= depth:
+            raise ValueError(f"{spec} does not fit: the model has {depth} layers, keep 1 to {depth}")
+        return tuple(range(kept))
+    if re.fullmatch(r"layers:\d+(,\d+)*", spec):
+        layers = tuple(int(layer) for layer in spec.removeprefix("layers:").split(","))
+        if max(layers) >= depth or list(layers) != sorted(set(layers)):
+            raise ValueError(f"{spec} does not fit: name layers 0 to {depth - 1}, rising, each once")
+        return layers
+    raise ValueError(f"unknown layers {spec!r}: give all, truncate:N, truncate:half or layers:0,2,4")
+
+
+def is_layer_spec(spec: str) -> bool:
+    """Whether `spec` names layers of a teacher, rather than a model of its own."""
+    return spec == "all" or spec.startswith(("truncate:", "layers:"))
+
+
+def layer_stack(backbone: nn.Module) -> tuple[nn.Module, str]:
+    """The module that owns the list of transformer layers and the list's name in it."""
+    depth = backbone.config.num_hidden_layers
+    for owner in backbone.modules():
+        for name, child in owner.named_children():
+            if type(child) is nn.ModuleList and len(child) == depth:
+                return owner, name
+    raise ValueError(f"found no list of {depth} layers in a {backbone.config.model_type} encoder: it cannot be cut")
+
+
+def truncate(encoder: Encoder, layers: tuple[int, ...]) -> Encoder:
+    """A copy of `encoder` that keeps only `layers`, all weights (head and adaptor included) copied, none shared."""
+    student = copy.deepcopy(encoder)
+    owner, name = layer_stack(student.backbone)
+    setattr(owner, name, nn.ModuleList(getattr(owner, name)[layer] for layer in layers))
+    student.config.num_hidden_layers = len(layers)
+    if getattr(student.config, "layer_types", None):
+        student.config.layer_types = [student.config.layer_types[layer] for layer in layers]
+    return student
+
+
+def adapt(student: Encoder, teacher: Encoder) -> Encoder:
+    """`student`, its backbone kept, reading the teacher's head: copied, behind a linear adaptor where widths differ
+    (skd.md 3.1: N(0, 0.02), bias 0)."""
+    adaptor = nn.Identity()
+    if student.config.hidden_size != teacher.width:
+        adaptor = nn.Linear(student.config.hidden_size, teacher.width)
+        nn.init.normal_(adaptor.weight, std=0.02)
+        nn.init.zeros_(adaptor.bias)
+    return Encoder(student.backbone, copy.deepcopy(teacher.head), teacher.info, student.tokenizer, adaptor)

@@ -1,0 +1,63 @@
+"""Tensors on disk, and their names in transformers' sequence-classification checkpoints."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How transformers' own sequence classifier of a model type is built.
+
+    dense: the name of the layer before the activation; activation: what follows it; architecture: the class.
+    """
+
+    dense: str
+    activation: str
+    architecture: str
+
+
+LAYOUTS = {"bert": Layout("bert.pooler.dense", "tanh", "BertForSequenceClassification"),
+           "deberta-v2": Layout("pooler.dense", "gelu", "DebertaV2ForSequenceClassification")}
+PLAIN_LAYOUT = Layout("pooler.dense", "gelu", "")  # other encoders: our head, under DeBERTa's names
+
+
+def key_map(backbone: nn.Module) -> dict[str, str]:
+    """Prefixes of an Encoder's own names -> of transformers' names."""
+    layout = LAYOUTS.get(backbone.config.model_type, PLAIN_LAYOUT)
+    return {"backbone.": f"{backbone.base_model_prefix}.", "head.dense.": f"{layout.dense}.", "head.out.": "classifier."}
+
+
+def rename(state: dict[str, Tensor], prefixes: dict[str, str]) -> dict[str, Tensor]:
+    """`state` with each key's longest matching prefix exchanged (`bert.pooler.dense.` lies inside `bert.`)."""
+    longest_first = sorted(prefixes, key=len, reverse=True)
+
+    def renamed(key: str) -> str:
+        prefix = next((prefix for prefix in longest_first if key.startswith(prefix)), None)
+        return key if prefix is None else prefixes[prefix] + key.removeprefix(prefix)
+
+    return {renamed(key): tensor for key, tensor in state.items()}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; ValueError naming the file where it is missing or broken."""
+    if not path.is_file():
+        raise ValueError(f"no weights {path}: a checkpoint folder holds {path.name}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}): it may be truncated; fetch or train it "
+                         "again") from error
+
+
+def fingerprint(folder: Path) -> str:
+    """Sixteen hex digits of the weights in a checkpoint folder: what caches made from them are keyed by."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise ValueError(f"no weights {path}: a checkpoint folder holds {path.name}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

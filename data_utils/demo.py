@@ -7,7 +7,7 @@ Every sentence holds a cue for both senses, and sentences come in such pairs: th
 exchanged. So a bag of words carries no information at all; only the clause in which the word stands tells its sense.
 Label 0 is the sense that is nature, a body or a plain thing (bank/river, mouse/animal, key/lock); label 1 is the sense that is an
 institution, a machine, a game, a sign or an idea (bank/money, mouse/computer, key/music).
-No pair of clauses is shared by two splits; half of dev and of test shows a clause that train never shows, for either sense.
+No pair of clauses is shared by two splits; about half of dev and of test shows a clause that train never shows.
 The true senses are written beside the sentences, so that clusters of hidden states can be scored against them.
 """
 

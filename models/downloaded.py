@@ -1,0 +1,79 @@
+"""Any checkpoint that a user may name, as an Encoder: our folders, plain transformers folders, published files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.checkpoint import build_encoder, is_plain, load_encoder, plain_labels
+from models.encoder import Encoder, TaskInfo
+from models.import_checkpoint import (
+    PUBLISHED_LABELS,
+    PUBLISHED_TEXT_ORDER,
+    check_num_labels,
+    load_published_tokenizer,
+    read_published,
+)
+
+PUBLISHED_SUFFIXES = (".bin", ".ckpt", ".pt")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An encoder and whether its pooling is known or only its format's convention."""
+
+    encoder: Encoder
+    pooling_known: bool
+
+
+def open_checkpoint(path: str | Path, task: str, version: int, texts: tuple[str, ...], labels: tuple[str, ...],
+                    tokenizer: str | None = None) -> Opened:
+    """The encoder in `path`, for a task with these text columns and labels.
+
+    A run directory stands for its best/. Label and text order of files that do not say them: a plain transformers
+    folder's labels are those of its config, a published file's those of its program. `tokenizer` (an spm.model or its
+    folder) is for published files that lie without one. ValueError naming what is missing.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix in PUBLISHED_SUFFIXES:
+        return Opened(_open_published(path, task, version, tokenizer), pooling_known=False)
+    if not path.is_dir():
+        raise ValueError(f"no checkpoint {path}: give a run directory, a checkpoint folder, or a downloaded "
+                         "pytorch.model-*.bin or *.ckpt file")
+    folder = path / "best" if (path / "best").is_dir() else path
+    if not is_plain(folder):
+        return Opened(load_encoder(folder), pooling_known=True)
+    named = plain_labels(folder) if (folder / "config.json").is_file() else ()
+    info = TaskInfo(task, version, texts, _by_name(named, labels, folder), pooling="cls")
+    return Opened(load_encoder(folder, info), pooling_known=False)
+
+
+def _by_name(named: tuple[str, ...], labels: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """A plain checkpoint's labels, spelled as the task spells them; LABEL_0 ... are taken in the task's order."""
+    if len(named) != len(labels):
+        raise ValueError(f"{folder} has {len(named) or 1} outputs, the task needs {len(labels) or 1}: it was trained for "
+                         "another task")
+    if all(name == f"LABEL_{index}" for index, name in enumerate(named)):
+        return labels
+    spelling = {label.lower(): label for label in labels}
+    unknown = [name for name in named if name.lower() not in spelling]
+    if unknown:
+        raise ValueError(f"{folder} calls its labels {', '.join(named)}, the task {', '.join(labels)}: set id2label in "
+                         "its config.json to the task's names")
+    return tuple(spelling[name.lower()] for name in named)
+
+
+def _open_published(path: Path, task: str, version: int, tokenizer: str | None) -> Encoder:
+    if task not in PUBLISHED_LABELS:
+        raise ValueError(f"there is no published checkpoint for {task}: {', '.join(PUBLISHED_LABELS)}")
+    found = read_published(path)
+    labels = PUBLISHED_LABELS[task]
+    check_num_labels(found, len(labels) or 1, task)
+    spm_model = Path(tokenizer) if tokenizer else found.tokenizer
+    if spm_model is None:
+        raise ValueError(f"no spm.model beside {path}: give --tokenizer, the spm.model (or its folder) of the teacher")
+    spm_model = spm_model / "spm.model" if spm_model.is_dir() else spm_model
+    parts = {"deberta.": found.backbone, "pooler.dense.": found.pooler_dense, "classifier.": found.classifier,
+             "adaptor.": found.adaptor or {}}
+    state = {prefix + name: tensor for prefix, tensors in parts.items() for name, tensor in tensors.items()}
+    info = TaskInfo(task, version, PUBLISHED_TEXT_ORDER[task], labels, pooling="first_token")
+    head = {"width": len(found.pooler_dense["weight"]), "activation": "gelu", "dropout": 0.0}
+    return build_encoder(found.config, state, info, head, load_published_tokenizer(spm_model), str(path))

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import sys
+from contextlib import contextmanager, nullcontext
 
 VERBS = {"train": "train a recipe on a task: finetune (a teacher), sense_kd (a student), ...",
          "senses": "build, describe, score, import and export sense dictionaries",
@@ -33,23 +34,31 @@ def main(words: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a shared machine spinning threads cost up to 20x
     for noisy in ("httpx", "transformers", "huggingface_hub", "datasets", "filelock"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    from transformers.utils import logging as transformers_logging  # slow to load: not for a wrong verb
-
-    from distill import workers
-
-    transformers_logging.disable_progress_bar()
     try:
-        workers.start()
-        importlib.import_module(f"distill.verbs.{verb}").main(rest)
+        with nullcontext() if verb == "data" else process_group():
+            importlib.import_module(f"distill.verbs.{verb}").main(rest)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if getattr(error, "usage", False) else 1
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'interrupted: the same command goes on from the last checkpoint'}", file=sys.stderr)
         return 130
+    return 0
+
+
+@contextmanager
+def process_group():
+    """Join torchrun's process group for the verbs that compute; `data` needs no torch, which is slow to load."""
+    from transformers.utils import logging as transformers_logging
+
+    from distill import workers
+
+    transformers_logging.disable_progress_bar()
+    workers.start()
+    try:
+        yield
     finally:
         workers.stop()
-    return 0
 
 
 if __name__ == "__main__":

@@ -102,12 +102,12 @@ def sentences(count: int, seed: int) -> list[str]:
             for _ in range(count)]
 
 
-def write_tokenizer(path: Path, **options: object) -> None:
-    """Train a SentencePiece model with DeBERTa-v3's special pieces; `options` of SentencePieceTrainer override."""
+def write_tokenizer(path: Path, lines: list[str] | None = None, **options: object) -> None:
+    """Train a SentencePiece model with DeBERTa-v3's special pieces on `lines`; `options` of SentencePieceTrainer override."""
     settings = dict(vocab_size=150, model_type="unigram", character_coverage=1.0, hard_vocab_limit=False, num_threads=1, minloglevel=2,
                     pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece="[PAD]", bos_piece="[CLS]", eos_piece="[SEP]", unk_piece="[UNK]")
     buffer = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(sentences(400, seed=0)), model_writer=buffer, **(settings | options))
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines or sentences(400, seed=0)), model_writer=buffer, **(settings | options))
     path.write_bytes(buffer.getvalue())
 
 

@@ -1,0 +1,55 @@
+"""Shared fixtures: tiny models and tiny tasks, made once per session; markers; the real data where it is."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config):
+    for marker in ("slow: takes minutes; not in the default run", "gpu: needs a CUDA device",
+                   "network: needs the hub", "realdata: reads ../shared/data where it is present"):
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_modifyitems(config, items):
+    chosen = config.getoption("-m")
+    for item in items:
+        if "slow" in item.keywords and "slow" not in chosen:
+            item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if "realdata" in item.keywords and not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"no {SHARED}"))
+        if "network" in item.keywords and "network" not in chosen:
+            item.add_marker(pytest.mark.skip(reason="network: run with -m network"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory) -> Path:
+    """Folder of a random 4-layer BERT, 32 wide, with a WordPiece vocabulary of tiny.WORDS."""
+    return tiny.write_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_deberta(tmp_path_factory) -> Path:
+    """Folder of a random 4-layer DeBERTa-v2 (v3's settings), 64 wide, with a SentencePiece model trained here."""
+    return tiny.write_deberta(tmp_path_factory.mktemp("models") / "tiny-deberta")
+
+
+@pytest.fixture(scope="session")
+def tiny_glue(tmp_path_factory) -> Path:
+    """Folder with small CoLA, SST-2, MRPC and STS-B tasks whose labels can be learned."""
+    return tiny.write_glue(tmp_path_factory.mktemp("glue"))

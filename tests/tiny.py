@@ -1,0 +1,79 @@
+"""Tiny models and tasks that the tests write themselves."""
+
+import random
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast
+
+from models.import_checkpoint import load_published_tokenizer
+from tests.published_formats import write_tokenizer
+
+GOOD = "good fine bright happy warm lovely".split()
+BAD = "bad poor dull sad cold ugly".split()
+NEUTRAL = "the a film day man story house was is very and of with river bank money tree".split()
+WORDS = GOOD + BAD + NEUTRAL
+
+
+def write_bert(folder: Path) -> Path:
+    """A random BERT of 4 layers, 32 wide, that knows WORDS."""
+    vocabulary = {token: index for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+                            sep_token="[SEP]", mask_token="[MASK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
+                        intermediate_size=64, max_position_embeddings=64)
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def write_deberta(folder: Path) -> Path:
+    """A random DeBERTa-v2 with v3's settings, 4 layers, 64 wide, and a SentencePiece vocabulary."""
+    folder.mkdir(parents=True)
+    draw = random.Random(0)
+    write_tokenizer(folder / "spm.model", [" ".join(draw.choices(WORDS, k=8)) + " ." for _ in range(200)])
+    tokenizer = load_published_tokenizer(folder / "spm.model")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = DebertaV2Config(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=4, num_attention_heads=1,
+                             intermediate_size=96, max_position_embeddings=64, relative_attention=True,
+                             position_buckets=16, norm_rel_ebd="layer_norm", share_att_key=True,
+                             pos_att_type=["p2c", "c2p"], position_biased_input=False, type_vocab_size=0)
+    DebertaV2Model(config).save_pretrained(folder)
+    return folder
+
+
+def write_glue(folder: Path, rows: int = 48) -> Path:
+    """Small CoLA, SST-2, MRPC and STS-B folders in the official layouts; the label follows GOOD and BAD words."""
+    draw = random.Random(0)
+
+    def sentence(mood: list[str]) -> str:
+        words = draw.choices(NEUTRAL, k=draw.randint(2, 9)) + draw.choices(mood, k=2)
+        draw.shuffle(words)
+        return " ".join(words) + " ."
+
+    for split, count in {"train": rows, "dev": 16, "test": 8}.items():
+        lines = {"CoLA": [], "SST-2": ["sentence\tlabel"], "MRPC": ["\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String"],
+                 "STS-B": ["index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore"]}
+        if split == "test":
+            lines = {"CoLA": ["index\tsentence"], "SST-2": ["index\tsentence"],
+                     "MRPC": ["index\t#1 ID\t#2 ID\t#1 String\t#2 String"],
+                     "STS-B": ["index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2"]}
+        for row in range(count):
+            label = row % 2
+            first, second = sentence(GOOD if label else BAD), sentence(GOOD)
+            start, score = ("", f"\t{5 * label}.0") if split != "test" else (f"{row}\t", "")
+            lines["CoLA"].append(f"src\t{label}\t\t{first}" if split != "test" else f"{row}\t{first}")
+            lines["SST-2"].append(f"{first}\t{label}" if split != "test" else f"{row}\t{first}")
+            lines["MRPC"].append(f"{label if split != 'test' else row}\t1\t2\t{first}\t{second}")
+            lines["STS-B"].append(f"{row}\tg\tf\t2012\t0\ts\ts\t{first}\t{second}{score}")
+        for task, content in lines.items():
+            (folder / task).mkdir(parents=True, exist_ok=True)
+            (folder / task / f"{split}.tsv").write_text("\n".join(content) + "\n", encoding="utf-8")
+    return folder

@@ -20,7 +20,7 @@ import transformers
 from safetensors import SafetensorError
 
 from distill import workers
-from distill.config import differences
+from distill.config import differences, digest
 from distill.scores import Scores
 
 
@@ -114,7 +114,7 @@ class RunDir:
             self._check_config(asdict(config))
             write_json(self.path / "config.json", asdict(config))
             if not (self.path / "origin.json").exists():
-                write_json(self.path / "origin.json", {**origin(sys.argv), **(facts or {})})
+                write_json(self.path / "origin.json", {**origin(sys.argv), "config": digest(config), **(facts or {})})
         workers.barrier()
 
     def _claim(self) -> None:

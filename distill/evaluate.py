@@ -20,6 +20,9 @@ EVAL_TOKENS = 8192  # padded tokens per batch
 
 def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0) -> EncodedDataset:
     """A split as `encoder` reads it: its tokenizer, its order of the texts; `max_length` 0: the task's own."""
+    if set(encoder.info.texts) != set(task.texts):
+        raise ValueError(f"the checkpoint reads the texts {', '.join(encoder.info.texts)}, {task.name} has "
+                         f"{', '.join(task.texts)}: it was trained for another task")
     order = [task.texts.index(text) for text in encoder.info.texts]
     return encode(read_examples(task, split, data_dir), encoder.tokenizer, max_length or task.max_length, order)
 

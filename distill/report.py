@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distill.config import digest
 from distill.rundir import read_json, write_text
 
 
@@ -71,7 +72,7 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None) -> l
     command = _portable(origin["command"])
     return [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
                    scores["errors"][key], config["seed"], command.split()[4], command, origin["commit"],
-                   origin["config"], origin["device"], own["seconds"])
+                   digest(config), origin["device"], own["seconds"])
             for key, value in scores["values"].items()]
 
 

@@ -20,7 +20,7 @@ import transformers
 from safetensors import SafetensorError
 
 from distill import workers
-from distill.config import differences, digest
+from distill.config import differences
 from distill.scores import Scores
 
 
@@ -67,9 +67,10 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
             folder.replace(old)
         temporary.replace(folder)
     except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise SaveError(f"cannot write {folder}: {error}. What was saved before is kept; free some space and run the "
                         "same command to go on from there") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -111,10 +112,12 @@ class RunDir:
                 self._claim()
             except OSError as error:
                 raise SaveError(f"cannot use the run directory {self.path}: {error.strerror or error}") from error
-            self._check_config(asdict(config))
+            made = self._has_made_something()
+            if made:
+                self._check_config(asdict(config))
             write_json(self.path / "config.json", asdict(config))
-            if not (self.path / "origin.json").exists():
-                write_json(self.path / "origin.json", {**origin(sys.argv), "config": digest(config), **(facts or {})})
+            if not made or not (self.path / "origin.json").exists():
+                write_json(self.path / "origin.json", {**origin(sys.argv), **(facts or {})})
         workers.barrier()
 
     def _claim(self) -> None:
@@ -124,6 +127,11 @@ class RunDir:
         except BlockingIOError as error:
             raise ValueError(f"another process is working in {self.path}: wait for it, or choose another "
                              "--output_dir") from error
+
+    def _has_made_something(self) -> bool:
+        """Whether there is more than a begun run's own notes; until then its settings may still be corrected."""
+        notes = {".lock", "config.json", "origin.json"}
+        return any(path.is_file() and path.name not in notes for path in self.path.rglob("*"))
 
     def _check_config(self, config: dict) -> None:
         file = self.path / "config.json"
@@ -146,9 +154,8 @@ class RunDir:
     def rewind_log(self, step: int) -> None:
         """Drop the log's lines beyond `step`: they will be written again."""
         if self.log_file.exists():
-            lines = self.log_file.read_text().splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-            write_text(self.log_file, "".join(line + "\n" for line in kept))
+            whole = [line for line in self.log_file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            write_text(self.log_file, "".join(line for line in whole if json.loads(line)["step"] <= step))
 
     def scores(self) -> Scores:
         """The scores of the finished run; ValueError where it is not finished."""

@@ -5,21 +5,23 @@ from pathlib import Path
 import numpy as np
 
 from data_utils.tasks import Task
+from distill import workers
 from distill.evaluate import encode_split, predict, predictions
 from distill.rundir import write_text
 from models.encoder import Encoder
 
 
 def write_submission(encoder: Encoder, task: Task, data_dir: str, folder: Path) -> list[Path]:
-    """Predict every test split of `task` and write `index<TAB>prediction` files into `folder`; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Predict every test split of `task` and write `index<TAB>prediction` files into `folder` (rank 0 alone);
+    returns their paths."""
     written = []
     for split in task.test_splits:
         dataset = encode_split(encoder, task, split, data_dir)
         predicted = predictions(predict(encoder, dataset), encoder.info.labels, task)
-        path = folder / task.split(split).submission
-        write_text(path, submission_text(task, predicted))
-        written.append(path)
+        if workers.is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / task.split(split).submission, submission_text(task, predicted))
+            written.append(folder / task.split(split).submission)
     return written
 
 

@@ -43,6 +43,8 @@ def load_last(run, run_dir: RunDir) -> None:
     workers.barrier()
     file = run_dir.last / TRAINER_STATE
     if not file.exists():
+        if workers.is_main():
+            run_dir.rewind_log(0)  # a run that was killed before its first checkpoint
         return
     try:
         state = torch.load(file, map_location=workers.device(), weights_only=True)

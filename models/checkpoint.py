@@ -31,6 +31,16 @@ def plain_labels(folder: str | Path) -> tuple[str, ...]:
     return () if config.num_labels == 1 else tuple(config.id2label[index] for index in range(config.num_labels))
 
 
+def checkpoint_config(folder: str | Path):
+    """The transformers config in a checkpoint folder. ValueError saying what to do where it is none."""
+    if (Path(folder) / "best").is_dir():
+        raise ValueError(f"{folder} is a run directory: give the checkpoint in it, {folder}/best")
+    if not (Path(folder) / "config.json").is_file():
+        raise ValueError(f"no checkpoint in {folder}: expected config.json, model.safetensors and task.json; "
+                         "train a teacher with `sh r1_teacher_model.sh TASK`")
+    return load_config(str(folder))
+
+
 def load_encoder(folder: str | Path, info: TaskInfo | None = None) -> Encoder:
     """The encoder in a checkpoint folder, float32, with its own senses where its head reads them.
 
@@ -38,9 +48,7 @@ def load_encoder(folder: str | Path, info: TaskInfo | None = None) -> Encoder:
     does not fit.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"no checkpoint in {folder}: expected config.json, model.safetensors and task.json")
-    config = load_config(str(folder))
+    config = checkpoint_config(folder)
     head = {"width": config.hidden_size, "dropout": 0.0,
             "activation": LAYOUTS.get(config.model_type, PLAIN_LAYOUT).activation}
     if not is_plain(folder):
@@ -72,10 +80,13 @@ def build_encoder(config, state: dict[str, Tensor], info: TaskInfo, head: dict, 
 def _read_task(file: Path) -> tuple[TaskInfo, dict]:
     try:
         content = json.loads(file.read_text())
-        head = content.pop("head")
+        head = {name: content["head"][name] for name in ("width", "activation", "dropout")}
+        del content["head"]
         content["texts"], content["labels"] = tuple(content["texts"]), tuple(content["labels"])
         info = TaskInfo(**content)
+        if info.head_input not in ("continuous", "senses"):
+            raise ValueError(f"head_input {info.head_input!r}, expected continuous or senses")
+        check_pooling(info.pooling)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not a task description of ours ({error}): it may be truncated") from error
-    check_pooling(info.pooling)
     return info, head

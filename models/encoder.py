@@ -114,7 +114,7 @@ class Encoder(nn.Module):
         head = {"width": self.width, "activation": self.head.activation_name, "dropout": self.head.dropout.p}
         (folder / "task.json").write_text(json.dumps({**asdict(self.info), "head": head}, indent=2) + "\n")
         if self.senses is not None:
-            save_file({"centroids": self.senses.centroids.cpu(), "offsets": self.senses.offsets.cpu()},
+            save_file({"centroids": self.senses.centroids.half().cpu(), "offsets": self.senses.offsets.cpu()},
                       folder / "senses.safetensors")
 
     def restore(self, folder: Path) -> None:

@@ -14,6 +14,7 @@ import math
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -142,7 +143,9 @@ def _refusal(path: Path, wanted: object) -> ValueError:
 def _load_weights_only(source: Path | io.BytesIO) -> Any:
     """torch.load on the CPU without its advice to switch the protection off. Errors: _Refused; any, for a damaged file."""
     try:
-        return torch.load(source, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks users to report pickle protocols that it does not know
+            return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))  # torch names none in protocols above 2
         wanted = _foreign_global(source) or (named and named.group(1))

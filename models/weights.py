@@ -48,6 +48,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"no weights {path}: a checkpoint folder holds {path.name}")
     try:
+        path.open("rb").close()  # safetensors calls a file that it may not read missing
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): change its permissions, or copy it") from error
+    try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}): it may be truncated; fetch or train it "

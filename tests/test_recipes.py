@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertModel, DebertaV2Config, DebertaV2Model
 
-from data_utils.batching import collate
 from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.evaluate import dev_splits, predict
+from distill.senses.dictionary import SenseDictionary
 from models.checkpoint import load_encoder
-from tests import tiny
 
 CASES = [("tiny_bert", "MRPC"), ("tiny_bert", "CoLA"), ("tiny_bert", "STS-B"), ("tiny_deberta", "MRPC"), ("tiny_deberta", "CoLA")]
 TRAINED = {"DONE", "config.json", "origin.json", "log.jsonl", "best", "last", "scores.json"}
@@ -155,29 +155,24 @@ def test_a_student_starts_with_the_teachers_layers_that_were_named(spec, layers,
 
 
 @pytest.mark.parametrize("pooling", ["cls", "first_token", "mean"])
-@pytest.mark.parametrize("head_input", ["continuous", "senses"])
-def test_every_pooling_and_head_input_is_saved_and_reloads_to_the_same_scores(pooling, head_input, tiny_bert, tiny_glue,
-                                                                              tmp_path, capsys):
-    teach(tiny_bert, "STS-B", tiny_glue, tmp_path, "--pooling", pooling)
+def test_every_pooling_and_head_input_is_saved_and_reloads_to_the_same_scores(pooling, tiny_bert, tiny_glue, tmp_path, capsys):
+    teach(tiny_bert, "STS-B", tiny_glue, tmp_path, "--pooling", pooling, "--max_steps", 3)
     build("STS-B", tiny_glue, tmp_path, "--num_senses", 8)
-    distil(*student_words("STS-B", tiny_glue, tmp_path, "student", "--head_input", head_input))
-    best = tmp_path / "student/best"
-    stored = json.loads((best / "task.json").read_text())
-    assert (stored["pooling"], stored["head_input"]) == (pooling, head_input)
-    assert (best / "senses.safetensors").exists() == (head_input == "senses")
-    capsys.readouterr()
-    # A student that reads senses carries them: no --senses is needed.
-    distil("evaluate", "STS-B", "--checkpoint", tmp_path / "student", "--data_dir", tiny_glue)
-    reading = "chosen senses" if head_input == "senses" else "continuous states"
-    assert printed(capsys, reading) == percent(tmp_path / "student")
+    for head_input, reading in (("continuous", "continuous states"), ("senses", "chosen senses")):
+        distil(*student_words("STS-B", tiny_glue, tmp_path, f"by-{head_input}", "--head_input", head_input))
+        best = tmp_path / f"by-{head_input}" / "best"
+        stored = json.loads((best / "task.json").read_text())
+        assert (stored["pooling"], stored["head_input"]) == (pooling, head_input)
+        assert (best / "senses.safetensors").exists() == (head_input == "senses")
+        capsys.readouterr()
+        # A student that reads senses carries them: no --senses is needed.
+        distil("evaluate", "STS-B", "--checkpoint", tmp_path / f"by-{head_input}", "--data_dir", tiny_glue)
+        assert printed(capsys, reading) == percent(tmp_path / f"by-{head_input}")
 
 
 def test_what_the_head_reads_changes_the_logits(cola, tiny_glue):
     """Otherwise the tests above would hold with a pooling or a head input that is ignored."""
     encoder = load_encoder(cola / "teacher/best")
-    from dataclasses import replace
-
-    from distill.senses.dictionary import SenseDictionary
     lookup = SenseDictionary.load(cola / "senses").lookup()
     dev = dev_splits(encoder, get_task("CoLA"), str(tiny_glue))["dev"]
     found = []
@@ -230,8 +225,6 @@ def test_a_saved_student_reloads_to_the_same_logits(cola, tiny_glue, tmp_path):
         (tmp_path / name).mkdir()
         load_encoder(cola / name / "best").save(tmp_path / name)
         assert np.array_equal(dev_logits(tmp_path / name, "CoLA", tiny_glue), expected)
-        assert np.array_equal(dev_logits(cola / name / "last", "CoLA", tiny_glue).argmax(1),
-                              dev_logits(cola / name / "last", "CoLA", tiny_glue).argmax(1))
 
 
 def test_the_teacher_is_left_as_it_was_by_distillation(cola, tiny_glue):
@@ -257,17 +250,8 @@ def test_the_published_preset_trains_the_senses_alone_under_its_own_optimiser(co
     assert json.loads(last)["terms"].keys() == {"sense"}
 
 
-def test_a_deeper_student_keeps_the_collated_batches_of_its_teacher(cola, tiny_glue):
-    """The cache of the teacher is keyed by example: its senses fit the student's own token ids, row by row."""
-    encoder = load_encoder(cola / "teacher/best")
-    from distill.config import TrainConfig
-    from distill.evaluate import encode_split
-    from distill.senses.dictionary import SenseDictionary
-    from distill.teacher import LiveTeacher, cached_teacher
-
-    train = encode_split(encoder, get_task("CoLA"), "train", str(tiny_glue))
-    live = LiveTeacher(encoder, SenseDictionary.load(cola / "senses").lookup(), TrainConfig(bf16=False))
-    cached = cached_teacher(live, train, cola / "cache")
-    batch = collate(train, np.array([5, 0, 17, 3]), "CoLA", encoder.tokenizer.pad_token_id)
-    assert torch.equal(live(batch).senses, cached(batch).senses)
-    assert torch.allclose(live(batch).logits, cached(batch).logits, atol=1e-6)
+def test_a_student_for_another_task_than_its_teachers_is_refused(cola, tiny_glue, tmp_path, capsys):
+    assert main(student_words("MRPC", tiny_glue, cola, tmp_path / "out")) == 1
+    said = capsys.readouterr().err
+    assert "was trained on CoLA, not on MRPC" in said and "r1_teacher_model.sh MRPC" in said
+    assert not (tmp_path / "out").exists()

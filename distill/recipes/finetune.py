@@ -15,6 +15,7 @@ from distill.objective import Objective
 from distill.rundir import RunDir
 from distill.scores import Scores
 from models.encoder import TaskInfo
+from models.heads import POOLINGS
 from models.pretrained import load_config, pretrained_encoder
 from models.truncate import parse_layers, truncate
 
@@ -30,6 +31,15 @@ class Config(TrainConfig):
     pooling: str = setting("cls", "what the head reads: cls, first_token or mean")
     head_dropout: float = setting(0.1, "dropout before the last layer of the head")
     max_length: int = setting(0, "tokens per example; 0: the task's own")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"--pooling {self.pooling}: expected one of {', '.join(POOLINGS)}")
+        if not 0 <= self.head_dropout < 1:
+            raise ValueError(f"--head_dropout {self.head_dropout}: expected 0 up to (not including) 1")
+        if self.max_length < 0:
+            raise ValueError(f"--max_length {self.max_length}: expected 0 or more")
 
 
 # paper: skd.md 1.3, DeBERTa-v3-large, first_token pooling. Differs: torch's AdamW, with bias correction.

@@ -7,6 +7,7 @@ Every stage writes to places that are known before it starts, so doing a part tw
 """
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from distill.config import setting
 from distill.kmeans import kmeans, plan_groups
 from distill.precision import autocast, check_precision
 from distill.progress import bar
-from distill.rundir import RunDir, read_json, write_folder, write_json
+from distill.rundir import RunDir, SaveError, read_json, write_folder, write_json
 from distill.senses.corpus import open_corpus, tokenise_corpus
 from distill.senses.dictionary import FILE, SenseDictionary
 from distill.senses.sample import Sample, sample_occurrences
@@ -56,6 +57,10 @@ class SenseConfig:
         for name in ("num_senses", "cap", "max_length", "restarts", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected 1 or more")
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: expected 0 or more")
+        if self.bf16 and self.fp16:
+            raise ValueError("--bf16 and --fp16 together: choose one")
         if self.cap < self.num_senses:
             raise ValueError(f"--cap {self.cap} is below --num_senses {self.num_senses}: there would be nothing to cluster")
 
@@ -63,6 +68,9 @@ class SenseConfig:
 def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, provenance: dict[str, str]) -> SenseDictionary:
     """The sense dictionary of `teacher` over the corpus, also written to run_dir. Every rank returns it."""
     check_precision(cfg, workers.device())
+    if not -teacher.depth - 1 <= cfg.layer <= teacher.depth:
+        raise ValueError(f"--layer {cfg.layer}: the teacher has the layers 0 (the embeddings) to {teacher.depth}, counted from "
+                         f"the last -1 to {-teacher.depth - 1}")
     work = run_dir.path / "work"
     vocabulary = teacher.config.vocab_size
     if workers.is_main() and not (work / "corpus").exists():
@@ -89,11 +97,17 @@ def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, prove
 
 
 def _array(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """A float16 array on disk, made once at its full size, so that a full disk is found before the work."""
+    """A float16 array on disk, made once at its full size, so that a full disk is found before the work (a write
+    into a mapped file that has no blocks would kill the process)."""
     size = shape[0] * shape[1] * 2
     if workers.is_main() and (not path.exists() or path.stat().st_size != size):
-        with path.open("wb") as file:
-            file.truncate(size)
+        try:
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise SaveError(f"cannot write {path} of {size / 2**20:.1f} MiB: {error.strerror}. Free some space and run the "
+                            "same command again") from error
     workers.barrier()
     return np.memmap(path, np.float16, "r+", shape=shape)
 

@@ -64,9 +64,15 @@ def _line_texts(path: Path) -> Iterator[tuple[str]]:
 
 def _json_texts(path: Path) -> Iterator[list[tuple[str, ...]]]:
     try:
-        rows = [(row,) if isinstance(row, str) else tuple(row) for row in json.loads(_existing(path).read_text("utf-8"))]
-    except (ValueError, TypeError) as error:
+        content = json.loads(_existing(path).read_text("utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path} is no JSON list of [text] or [text, text]: {error}") from error
+    if not isinstance(content, list):
+        raise ValueError(f"{path} is no JSON list of [text] or [text, text], but a {type(content).__name__}")
+    rows = [(row,) if isinstance(row, str) else tuple(row) if isinstance(row, list) else () for row in content]
+    for number, row in enumerate(rows):
+        if len(row) not in (1, 2) or not all(isinstance(text, str) for text in row):
+            raise ValueError(f"{path}: row {number}: expected [text] or [text, text], found {str(content[number])[:80]}")
     for texts in (1, 2):
         yield [row for row in rows if len(row) == texts]
 

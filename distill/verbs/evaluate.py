@@ -43,7 +43,7 @@ def main(words: list[str]) -> None:
     encoder = opened.encoder.to(workers.device())
     if encoder.info.task != named.name:
         raise ValueError(f"{given.checkpoint} was trained on {encoder.info.task}, not on {named.name}")
-    lookup = SenseDictionary.load(given.senses).lookup().to(workers.device()) if given.senses else encoder.senses
+    lookup = SenseDictionary.load(given.senses).lookup(workers.device()) if given.senses else encoder.senses
     if not task.dev_splits:
         if not given.submission:
             raise ValueError(f"{task.name} has no labelled split: give --submission FOLDER to write its predictions")
@@ -65,7 +65,7 @@ def main(words: list[str]) -> None:
     if given.submission:
         own = encoder if encoder.info.head_input == "continuous" else encoder.with_head_input("senses", lookup)
         for path in write_submission(own, task, given.data_dir, Path(given.submission)):
-            print(f"wrote {path}")
+            logger.info("wrote %s", path)
 
 
 def line(checkpoint: str, task: Task, reading: str, scores: Scores) -> str:

@@ -1,0 +1,237 @@
+"""Every setting has an effect that can be seen, or is refused with its name; who wins between defaults, presets and words."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_utils.tasks import get_task
+from distill import config as config_module
+from distill import engine
+from distill.__main__ import main
+from distill.config import TrainConfig, differences, digest, parse
+from distill.recipes import finetune, sense_kd
+from distill.rundir import RunDir
+from distill.senses.build import SenseConfig
+from distill.senses.dictionary import SenseDictionary
+from distill.verbs.senses import build_senses
+from distill.verbs.train import preset_settings
+from models.encoder import Encoder
+from tests import tiny
+
+TASK = "CoLA"
+SMALL = {"bf16": False, "max_steps": 2, "train_batch_size": 8, "learning_rate": 1e-3, "logging_steps": 1}
+
+# field: (its new value, what must look different); a text for the value is the name of a folder of the fixture `places`.
+# "refused": the ValueError names it. Fields that need others changed as well have them in BESIDE.
+ENGINE = {
+    "learning_rate": (2e-3, "weights"), "num_train_epochs": (0.5, "log"), "max_steps": (3, "log"), "train_batch_size": (4, "log"),
+    "max_tokens": (40, "passes"), "optimizer": ("ranger_adabelief", "weights"), "weight_decay": (0.5, "weights"),
+    "max_grad_norm": (0.01, "weights"), "lr_scheduler_type": ("constant", "log"), "warmup_ratio": (0.9, "log"),
+    "warmup_steps": (2, "log"), "seed": (7, "weights"), "bf16": (True, "weights"), "fp16": (True, "refused"),
+    "eval_steps": (1, "log"), "save_steps": (1, "saves"), "logging_steps": (2, "log"),
+}
+FINETUNE = ENGINE | {
+    "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "model": ("deberta", "weights"),
+    "layers": ("layers:0,2", "weights"), "pooling": ("mean", "weights"), "head_dropout": (0.5, "weights"),
+    "max_length": (5, "weights"),
+}
+SENSE_KD = ENGINE | {
+    "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "teacher": ("other teacher", "weights"),
+    "senses": ("these other senses", "weights"), "student": ("layers:0,3", "weights"), "head_input": ("senses", "weights"),
+    "sense_weight": (3.0, "weights"), "ce_weight": (3.0, "weights"), "kl_weight": (3.0, "weights"), "temperature": (5.0, "weights"),
+    "freeze_head": (True, "weights"), "special_senses": (True, "weights"), "max_length": (5, "weights"),
+    "cache_dir": ("shared cache", "cache"),
+}
+SENSES = {
+    "output_dir": ("elsewhere", "path"), "teacher": ("other teacher", "weights"), "data_dir": ("other glue", "weights"),
+    "corpus": ("glue", "weights"), "num_senses": (2, "weights"), "cap": (5, "weights"), "layer": (1, "weights"),
+    "max_length": (5, "weights"), "restarts": (4, "weights"), "seed": (7, "weights"), "max_tokens": (100, "passes"),
+    "bf16": (True, "weights"), "fp16": (True, "refused"),
+}
+BESIDE = {"num_train_epochs": {"max_steps": 0}, "restarts": {"num_senses": 4}}
+CLASSES = {"finetune": (finetune.Config, FINETUNE), "sense_kd": (sense_kd.Config, SENSE_KD), "senses": (SenseConfig, SENSES)}
+CASES = [(kind, field.name) for kind, (config, _) in CLASSES.items() for field in dataclasses.fields(config)]
+
+
+@pytest.fixture(scope="module")
+def places(tiny_bert, tiny_deberta, tiny_glue, tmp_path_factory) -> dict[str, str]:
+    """Folders that settings name: tasks, two teachers and their senses."""
+    root = tmp_path_factory.mktemp("places")
+    other = tiny.write_glue(root / "other", rows=40)
+    for file in (other / TASK / "train.tsv", other / TASK / "dev.tsv"):
+        file.write_text(file.read_text().replace(" the ", " a "))
+    found = {"tiny glue": tiny_glue, "other glue": other, "bert": tiny_bert, "deberta": tiny_deberta, "shared cache": root / "cache"}
+    for name, seed in (("teacher", 1), ("other teacher", 2)):
+        cfg = finetune.Config(**SMALL, model=str(tiny_bert), data_dir=str(tiny_glue), seed=seed, output_dir=str(root / name))
+        finetune.run(cfg, get_task(TASK), RunDir(cfg.output_dir))
+        found[name] = root / name / "best"
+    for name, number in (("senses", 3), ("other senses", 2)):
+        found[f"these {name}"] = root / name
+        build_senses(TASK, SenseConfig(teacher=str(found["teacher"]), data_dir=str(tiny_glue), num_senses=number, bf16=False,
+                                       output_dir=str(root / name)))
+    return {name: str(path) for name, path in found.items()}
+
+
+def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
+    """Run with the settings `changed`; what there is to see of it."""
+    config_class, _ = CLASSES[kind]
+    given = {"output_dir": str(out), "data_dir": places["tiny glue"], "bf16": False}
+    given |= {"finetune": {**SMALL, "model": places["bert"]}, "senses": {"teacher": places["teacher"], "num_senses": 3},
+              "sense_kd": {**SMALL, "teacher": places["teacher"], "senses": places["these senses"]}}[kind]
+    cfg = config_class(**{**given, **changed})
+    passes, saves = [], []
+    encode, save = Encoder.encode, engine.save_last
+    monkeypatch.setattr(Encoder, "encode", lambda self, batch: passes.append(batch.input_ids.shape) or encode(self, batch))
+    monkeypatch.setattr(engine, "save_last", lambda run, run_dir: saves.append(run.step) or save(run, run_dir))
+    if kind == "senses":
+        build_senses(TASK, cfg)
+    else:
+        {"finetune": finetune, "sense_kd": sense_kd}[kind].run(cfg, get_task(TASK), RunDir(cfg.output_dir))
+    monkeypatch.undo()
+    path = Path(cfg.output_dir)
+    weights = path / ("senses.safetensors" if kind == "senses" else "last/model.safetensors")
+    if kind == "senses":
+        dictionary = SenseDictionary.load(path)
+        seen = {"weights": dictionary.centroids.numpy().tobytes()}
+    else:
+        log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+        seen = {"weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
+                "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log]}
+    return {**seen, "passes": passes, "saves": saves, "path": path, "cache": (path / "cache").exists()}
+
+
+@pytest.fixture(scope="module")
+def unchanged(places, tmp_path_factory) -> dict[str, dict]:
+    """What there is to see with the settings as they are."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return {kind: observe(kind, places, tmp_path_factory.mktemp("unchanged") / "run", monkeypatch) for kind in CLASSES}
+
+
+def test_equal_settings_give_equal_runs(places, unchanged, tmp_path, monkeypatch):
+    """Else every difference below would be worth nothing."""
+    for kind, expected in unchanged.items():
+        found = observe(kind, places, tmp_path / kind, monkeypatch)
+        assert {name: found[name] for name in found if name != "path"} == {name: expected[name] for name in found if name != "path"}
+
+
+@pytest.mark.parametrize("kind, name", CASES)
+def test_every_setting_has_an_effect(kind, name, places, unchanged, tmp_path, monkeypatch):
+    config_class, effects = CLASSES[kind]
+    assert name in effects, f"a new setting: say in {kind}'s table here what it changes"
+    value, aspect = effects[name]
+    value = str(tmp_path / "elsewhere") if value == "elsewhere" else places.get(value, value)
+    assert value != getattr(config_class(), name)
+    beside = BESIDE.get(name, {})
+    if aspect == "refused":
+        with pytest.raises(ValueError, match=f"--{name}"):
+            observe(kind, places, tmp_path / "run", monkeypatch, **{name: value})
+        return
+    base = observe(kind, places, tmp_path / "base", monkeypatch, **beside) if beside else unchanged[kind]
+    found = observe(kind, places, tmp_path / "run", monkeypatch, **beside, **{name: value})
+    assert found[aspect] != base[aspect], f"--{name} {value} changes nothing"
+
+
+def test_the_tables_name_no_setting_that_is_gone():
+    assert set(ENGINE) == {field.name for field in dataclasses.fields(TrainConfig)}
+    for config_class, effects in CLASSES.values():
+        assert set(effects) == {field.name for field in dataclasses.fields(config_class)}
+
+
+@pytest.mark.parametrize("config_class", [TrainConfig, finetune.Config, sense_kd.Config, SenseConfig])
+def test_configs_are_frozen_and_every_setting_has_a_default_and_a_help_text(config_class):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config_class().seed = 1
+    for field in dataclasses.fields(config_class):
+        assert field.default is not dataclasses.MISSING and field.metadata["help"]
+
+
+@pytest.mark.parametrize("words", [["train", "finetune", "CoLA"], ["train", "sense_kd", "CoLA", "--preset", "paper"],
+                                   ["senses", "build", "CoLA"]])
+@pytest.mark.parametrize("flag, value, status", [("--caps", 1, 1), ("--see", 1, 1), ("--output_dir", "", 2), ("--seed", "many", 2)])
+def test_an_unknown_flag_and_a_value_of_another_type_are_refused(words, flag, value, status, places, tmp_path, capsys, monkeypatch):
+    """Never an abbreviation, never ignored; nothing has been written."""
+    monkeypatch.chdir(tmp_path)
+    model = {"finetune": ["--model", places["bert"]]}.get(words[1], [])
+    try:
+        found = main([*words, *model, flag, *([str(value)] if value else [])])
+    except SystemExit as stop:
+        found = stop.code
+    assert found == status
+    assert flag in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_preset_lies_between_the_defaults_and_the_words():
+    cfg = parse(finetune.Config, ["--learning_rate", "0.25"], {"learning_rate": 1.0, "warmup_steps": 50})
+    assert (cfg.learning_rate, cfg.warmup_steps, cfg.weight_decay) == (0.25, 50, TrainConfig.weight_decay)
+    cfg = parse(sense_kd.Config, ["--weight_decay", "0.125"], preset_settings(sense_kd, "CoLA", "paper", []))
+    assert (cfg.weight_decay, cfg.num_train_epochs, cfg.optimizer) == (0.125, 40, "ranger_adabelief")
+    assert cfg.freeze_head is True and cfg.max_tokens == TrainConfig.max_tokens
+    assert parse(sense_kd.Config, [], preset_settings(sense_kd, "MRPC", "paper", [])).num_train_epochs == 20
+
+
+@pytest.mark.parametrize("recipe", [finetune, sense_kd])
+def test_every_preset_sets_known_settings_to_values_that_are_accepted(recipe):
+    assert recipe.PRESET_DEFAULTS.keys() == recipe.PER_TASK.keys()
+    for preset, tasks in recipe.PER_TASK.items():
+        for task in [*tasks, "WNLI"]:
+            get_task(task)
+            parse(recipe.Config, [], preset_settings(recipe, task, preset, []))
+
+
+def test_an_unknown_preset_is_answered_with_the_list():
+    with pytest.raises(ValueError, match="'big'.*paper"):
+        preset_settings(finetune, "CoLA", "big", [])
+
+
+BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0}), (TrainConfig, {"max_tokens": 0}),
+       (TrainConfig, {"logging_steps": 0}), (TrainConfig, {"max_steps": -1}), (TrainConfig, {"num_train_epochs": -1.0}),
+       (TrainConfig, {"weight_decay": -0.1}), (TrainConfig, {"max_grad_norm": -1.0}), (TrainConfig, {"warmup_steps": -1}),
+       (TrainConfig, {"eval_steps": -1}), (TrainConfig, {"save_steps": -1}), (TrainConfig, {"warmup_ratio": 1.0}),
+       (TrainConfig, {"warmup_ratio": -0.1}), (TrainConfig, {"bf16": True, "fp16": True}), (TrainConfig, {"optimizer": "sgd"}),
+       (TrainConfig, {"lr_scheduler_type": "step"}), (TrainConfig, {"seed": -1}),
+       (finetune.Config, {"head_dropout": 1.5}), (finetune.Config, {"max_length": -1}),
+       (finetune.Config, {"pooling": "max"}), (sense_kd.Config, {"head_input": "both"}), (sense_kd.Config, {"temperature": 0.0}),
+       (sense_kd.Config, {"sense_weight": -1.0}), (sense_kd.Config, {"kl_weight": -1.0}), (sense_kd.Config, {"max_length": -1}),
+       (sense_kd.Config, {"ce_weight": 0.0, "sense_weight": 0.0, "kl_weight": 0.0}), (SenseConfig, {"num_senses": 0}),
+       (SenseConfig, {"cap": 0}), (SenseConfig, {"cap": 10, "num_senses": 20}), (SenseConfig, {"max_length": 0}),
+       (SenseConfig, {"restarts": 0}), (SenseConfig, {"max_tokens": 0}), (SenseConfig, {"seed": -1}),
+       (SenseConfig, {"bf16": True, "fp16": True})]
+
+
+@pytest.mark.parametrize("config_class, bad", BAD, ids=lambda value: str(value) if isinstance(value, dict) else value.__module__)
+def test_a_bad_value_is_refused_by_the_name_of_its_flag(config_class, bad):
+    with pytest.raises(ValueError) as found:
+        config_class(**bad)
+    assert all(f"--{name}" in str(found.value) for name in bad)
+
+
+@pytest.mark.parametrize("config_class, words", [(finetune.Config, ["--layers", "first:2"]), (finetune.Config, ["--layers", "truncate:9"]),
+                                                 (sense_kd.Config, ["--student", "truncate:9"]), (SenseConfig, ["--layer", "5"]),
+                                                 (SenseConfig, ["--layer", "-6"])])
+def test_a_value_that_does_not_fit_the_model_is_refused_in_one_line(config_class, words, places, tmp_path, capsys):
+    verb = {finetune.Config: ["train", "finetune", TASK, "--model", places["bert"]], SenseConfig: ["senses", "build", TASK],
+            sense_kd.Config: ["train", "sense_kd", TASK, "--senses", places["these senses"]]}[config_class]
+    teacher = [] if config_class is finetune.Config else ["--teacher", places["teacher"]]
+    assert main([*verb, *teacher, "--data_dir", places["tiny glue"], "--output_dir", str(tmp_path / "run"), *words]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error:") and words[1] in said
+
+
+def test_a_digest_changes_with_any_setting():
+    base = dataclasses.asdict(TrainConfig())
+    assert digest(base) == digest(dict(reversed(base.items()))) and len(digest(base)) == 12
+    changed = {digest({**base, name: value}) for name, (value, _) in ENGINE.items()}
+    assert len(changed | {digest(base)}) == len(ENGINE) + 1
+
+
+def test_differences_name_old_and_new_values():
+    assert differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == ["b: 2 -> 3", "c: None -> 4"]
+
+
+def test_a_preset_with_an_unknown_setting_is_our_mistake():
+    with pytest.raises(AssertionError, match="learning_rat"):
+        config_module.parse(TrainConfig, [], {"learning_rat": np.inf})

@@ -1,0 +1,271 @@
+"""One optimiser step means the same whatever the micro-batches, the ranks, the evaluations and the form of the teacher."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from data_utils.batching import collate
+from distill import engine
+from distill.engine import NonFiniteLossError
+from distill.teacher import cache_key, cached_teacher
+from models.checkpoint import load_encoder
+from tests.training import (
+    KINDS,
+    Parts,
+    assert_same,
+    exact_arithmetic,
+    free_port,
+    left_behind,
+    one_rank,
+    prepare_processes,
+    settings,
+    start,
+)
+
+WHOLE_STEP = {"train_batch_size": 13, "max_steps": 1, "max_grad_norm": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def exact():
+    with exact_arithmetic():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def processes():
+    prepare_processes()
+
+
+class Recorder(torch.optim.SGD):
+    """An optimiser that keeps the gradients which it was given, and moves nothing."""
+
+    def __init__(self, module):
+        super().__init__(module.parameters(), lr=0.0)
+        self.found = None
+
+    def step(self):
+        self.found = [parameter.grad.clone() for group in self.param_groups for parameter in group["params"]]
+
+
+def engine_gradient(monkeypatch, path, folder, kind, **changed) -> torch.Tensor:
+    """The gradient of one step through fit(), as one vector, and the number of forward passes."""
+    parts, made = Parts(folder, kind, settings(**WHOLE_STEP, **changed)), []
+    monkeypatch.setattr(engine, "build_optimizer", lambda name, module, lr, decay: made.append(Recorder(module)) or made[0])
+    calls = []
+    parts.student.register_forward_hook(lambda *_: calls.append(1))
+    parts.train(path)
+    return torch.cat([grad.flatten() for grad in made[0].found]), len(calls)
+
+
+def gradient_by_hand(folder, kind) -> torch.Tensor:
+    """The gradient of the formula in objective.py over the whole batch, the losses written out."""
+    parts = Parts(folder, kind, settings(**WHOLE_STEP))
+    batch, student = parts.stream().next(), parts.student.train()
+    found = student(batch)
+    labels = (found.logits[:, 0] - batch.target).square().mean() if parts.task.is_regression else \
+        -found.logits.log_softmax(-1)[torch.arange(13), batch.target].mean()
+    loss = labels
+    if "sense" in kind:
+        teacher = parts.teacher(batch)
+        if parts.task.is_regression:
+            soft = (found.logits - teacher.logits).square().mean()
+        else:
+            p, q = (teacher.logits / 2).softmax(-1), (found.logits / 2).softmax(-1)
+            soft = 4 * (p * (p.log() - q.log())).sum(-1).mean()
+        total, tokens, (centroids, offsets) = 0.0, 0, (parts.lookup.centroids, parts.lookup.offsets.tolist())
+        for row, place in batch.attention_mask.nonzero().tolist():
+            token = int(batch.input_ids[row, place])
+            own = centroids[offsets[token]:offsets[token + 1]]
+            if len(own) and token not in parts.special:
+                choice = (own @ teacher.hidden[-1][row, place]).argmax()
+                total = total - (own @ found.hidden[-1][row, place]).log_softmax(0)[choice]
+                tokens += 1
+        assert 20 < tokens < batch.tokens - 26, "types without senses, [CLS] and [SEP] must be in the batch"
+        loss = 0.7 * total / tokens + 1.3 * labels + 0.4 * soft
+    loss.backward()
+    return torch.cat([parameter.grad.flatten() for parameter in student.parameters()])
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).double().norm() / other.double().norm())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_is_that_of_the_formula_however_the_step_is_cut(tiny_bert, tmp_path, monkeypatch, kind):
+    expected = gradient_by_hand(tiny_bert, kind)
+    assert expected.norm() > 0.01
+    for max_tokens, passes in ((10_000, 1), (60, range(4, 12)), (1, 13)):
+        found, calls = engine_gradient(monkeypatch, tmp_path / str(max_tokens), tiny_bert, kind, max_tokens=max_tokens)
+        assert calls == passes or calls in np.atleast_1d(passes)
+        assert distance(found, expected) < 3e-6, f"--max_tokens {max_tokens}"
+
+
+def test_disentangled_attention_gives_the_same_gradient_however_the_step_is_cut(tiny_deberta, tmp_path, monkeypatch):
+    expected = gradient_by_hand(tiny_deberta, "senses")
+    for max_tokens in (10_000, 60):
+        found, _ = engine_gradient(monkeypatch, tmp_path / str(max_tokens), tiny_deberta, "senses", max_tokens=max_tokens)
+        assert distance(found, expected) < 1e-5
+
+
+def test_evaluating_leaves_no_trace_in_training(tiny_bert, tmp_path):
+    often = Parts(tiny_bert, "senses", settings(eval_steps=1), dropout=True)
+    never = Parts(tiny_bert, "senses", settings(eval_steps=1), dropout=True)
+    often.train(tmp_path / "often", evaluate=often.restless_score)
+    never.train(tmp_path / "never")
+    one, other = left_behind(tmp_path / "often"), left_behind(tmp_path / "never")
+    assert sum("scores" in line for line in one["log"]) == 10
+    one["log"] = [line for line in one["log"] if "terms" in line]
+    traces = ("best/", "state.best", "state.latest", "last/scores")
+    assert_same(*({name: value for name, value in found.items() if not name.startswith(traces)} for found in (one, other)))
+
+
+def test_dropout_is_drawn_anew_at_every_step_and_by_the_seed(tiny_bert, tmp_path):
+    def losses(seed, dropout, name):
+        parts = Parts(tiny_bert, "labels", settings(train_batch_size=13, learning_rate=1e-30, logging_steps=1, max_steps=3,
+                                                    seed=seed), dropout=dropout)
+        parts.train(tmp_path / name)
+        return [line["terms"]["ce"] for line in left_behind(tmp_path / name)["log"]]
+
+    first = losses(1, True, "first")
+    assert len(set(first)) == 3 and not set(first) & set(losses(2, True, "second"))
+    assert losses(1, True, "again") == first
+    assert max(losses(1, False, "off")) - min(losses(1, False, "off2")) < 1e-6
+
+
+def test_the_best_score_is_kept_and_not_the_last(tiny_bert, tmp_path):
+    kept = []
+
+    def score(student):
+        kept.append({name: tensor.clone() for name, tensor in student.state_dict().items()})
+        value = [0.3, 0.9, 0.9, 0.1, 0.2][len(kept) - 1]
+        return dataclasses.replace(parts.restless_score(student), selection=value)
+
+    parts = Parts(tiny_bert, "labels", settings(eval_steps=2))
+    parts.train(tmp_path, evaluate=score)
+    best = load_encoder(tmp_path / "best").state_dict()
+    assert all(torch.equal(best[name], kept[1][name]) for name in best)
+    assert json.loads((tmp_path / "best/scores.json").read_text())["selection"] == 0.9
+    assert json.loads((tmp_path / "last/scores.json").read_text())["selection"] == 0.2
+    last = load_encoder(tmp_path / "last").state_dict()
+    assert all(torch.equal(last[name], parts.student.state_dict()[name]) for name in last)
+
+
+def test_a_cached_teacher_says_what_the_live_one_says(tiny_bert, tmp_path, monkeypatch):
+    parts = Parts(tiny_bert, "senses", settings())
+    monkeypatch.setattr("distill.teacher.CACHE_TOKENS", 70)
+    cached = cached_teacher(parts.teacher, parts.data, tmp_path / "cache")
+    for rows in (np.array([4, 0, 12]), np.arange(13)):
+        batch = collate(parts.data, rows, "SST-2", 0)
+        live, found = parts.teacher(batch), cached(batch)
+        assert torch.equal(live.senses[batch.attention_mask.bool()], found.senses[batch.attention_mask.bool()])
+        assert set(found.senses[~batch.attention_mask.bool()].tolist()) <= {-1}
+        assert {-1, 0, 1, 2} == set(found.senses.flatten().tolist())
+        torch.testing.assert_close(live.logits, found.logits, atol=1e-5, rtol=0)
+
+    def no_teacher(batch):
+        raise AssertionError("the cache was there")
+
+    assert torch.equal(cached_teacher(no_teacher, parts.data, tmp_path / "cache")(batch).logits, found.logits)
+
+
+def test_a_step_with_a_cached_teacher_has_the_same_loss(tiny_bert, tmp_path):
+    live, other = (Parts(tiny_bert, "senses", settings(logging_steps=1, max_steps=3)) for _ in range(2))
+    live.train(tmp_path / "live")
+    other.objective = other.sense_objective(cached_teacher(other.teacher, other.data, tmp_path / "cache"))
+    other.train(tmp_path / "cached")
+    for one, two in zip(left_behind(tmp_path / "live")["log"], left_behind(tmp_path / "cached")["log"], strict=True):
+        assert set(one["terms"]) == {"sense", "ce", "kl"} and one["terms"] == pytest.approx(two["terms"], rel=1e-5)
+
+
+def test_a_cache_refuses_an_example_that_it_does_not_hold(tiny_bert, tmp_path):
+    parts = Parts(tiny_bert, "senses", settings())
+    cached = cached_teacher(parts.teacher, parts.data.take(np.arange(5)), tmp_path / "cache")
+    cached(collate(parts.data, np.array([4]), "SST-2", 0))
+    with pytest.raises(ValueError, match="does not hold example 7"):
+        cached(collate(parts.data, np.array([4, 7]), "SST-2", 0))
+
+
+def test_the_key_of_a_cache_changes_with_all_that_its_content_depends_on(tiny_bert):
+    parts = Parts(tiny_bert, "senses", settings())
+    data, cfg = parts.data, parts.cfg
+    other_ids = dataclasses.replace(data, ids=np.where(np.arange(len(data.ids)) == 7, data.ids + 1, data.ids))
+    other_segment = dataclasses.replace(data, second=data.second - 1)
+    keys = [cache_key("w", "s", data, cfg), cache_key("W", "s", data, cfg), cache_key("w", "S", data, cfg),
+            cache_key("w", "s", other_ids, cfg), cache_key("w", "s", data.take(np.arange(12)), cfg),
+            cache_key("w", "s", other_segment, cfg), cache_key("w", "s", data, settings(bf16=True)),
+            cache_key("w", "s", dataclasses.replace(data, uid=data.uid + 1), cfg)]
+    assert len(set(keys)) == len(keys)
+    assert cache_key("w", "s", data.take(np.arange(13)), settings(learning_rate=1.0)) == keys[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "ranger_adabelief"])
+def test_a_loss_that_is_no_number_stops_before_the_update_and_names_step_and_term(tiny_bert, tmp_path, optimizer):
+    parts = Parts(tiny_bert, "scores", settings(save_steps=1, optimizer=optimizer))
+
+    def spoil():
+        parts.data.target[:] = float("nan")
+
+    with pytest.raises(NonFiniteLossError, match=r"^step 3: .*mse nan"):
+        parts.train(tmp_path, parts.stream(2, spoil))
+    before = load_encoder(tmp_path / "last").state_dict()
+    assert torch.load(tmp_path / "last/trainer_state.pt", weights_only=True)["step"] == 2
+    assert all(torch.equal(before[name], tensor) for name, tensor in parts.student.state_dict().items())
+
+
+def test_a_gradient_that_is_no_number_stops_although_the_loss_is_finite(tiny_bert, tmp_path):
+    parts = Parts(tiny_bert, "labels", settings())
+    parts.student.head.out.weight.register_hook(lambda grad: grad * float("inf"))
+    before = {name: tensor.clone() for name, tensor in parts.student.state_dict().items()}
+    with pytest.raises(NonFiniteLossError, match="gradient norm (inf|nan)"):
+        parts.train(tmp_path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in parts.student.state_dict().items())
+
+
+def test_the_gradient_is_clipped_over_the_whole_step(tiny_bert, tmp_path, monkeypatch):
+    whole, _ = engine_gradient(monkeypatch, tmp_path / "whole", tiny_bert, "labels")
+    monkeypatch.setitem(WHOLE_STEP, "max_grad_norm", 0.05)
+    clipped, _ = engine_gradient(monkeypatch, tmp_path / "clipped", tiny_bert, "labels", max_tokens=60)
+    assert whole.norm() > 0.1
+    torch.testing.assert_close(clipped, whole * 0.05 / whole.norm(), rtol=1e-3, atol=1e-7)
+
+
+def test_cross_entropy_of_the_log_is_the_mean_over_all_examples_since_the_last_line(tiny_bert, tmp_path):
+    parts = Parts(tiny_bert, "labels", settings(learning_rate=1e-30, logging_steps=3, max_steps=3, train_batch_size=5))
+    parts.train(tmp_path)
+    batch = collate(parts.data, np.arange(13), "SST-2", 0)
+    with torch.no_grad():
+        expected = F.cross_entropy(parts.student.eval()(batch).logits, batch.target)
+    (line,) = left_behind(tmp_path)["log"]
+    assert line["terms"]["ce"] == pytest.approx(float(expected), rel=1e-5) and line["examples"] == 13
+
+
+def test_two_ranks_train_as_one_process_does(tiny_bert, tmp_path):
+    """13 examples in steps of 6: unequal token counts, and a step with fewer examples than ranks."""
+    changed = {"optimizer": "ranger_adabelief", "max_steps": 8, "max_tokens": 60, "learning_rate": 5e-3}
+    port = free_port()
+    ranks = [start(one_rank, rank, 2, port, tiny_bert, tmp_path, changed) for rank in range(2)]
+    alone = {kind: Parts(tiny_bert, kind, settings(**changed)).train(tmp_path / "alone" / kind) for kind in KINDS}
+    for rank in ranks:
+        rank.join(60)
+        assert rank.exitcode == 0
+    for kind, student in alone.items():
+        start_of = Parts(tiny_bert, kind, settings()).student.state_dict()
+        expected = {name: tensor for name, tensor in student.state_dict().items() if tensor.is_floating_point()}
+        first, second = (torch.load(tmp_path / kind / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+        saved = load_encoder(tmp_path / kind / "best").state_dict()
+        assert max(float((start_of[name] - tensor).abs().max()) for name, tensor in expected.items()) > 1e-3
+        for name, tensor in expected.items():
+            assert torch.equal(first[name], second[name]) and torch.equal(first[name], saved[name]), name
+            torch.testing.assert_close(first[name], tensor, rtol=0, atol=1e-6, msg=lambda said: f"{kind} {name}: {said}")
+        logs = [[json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+                for path in (tmp_path / kind, tmp_path / "alone" / kind)]
+        assert len(logs[0]) == len(logs[1]) == 3
+        for one, other in zip(*logs, strict=True):
+            assert one["terms"] == pytest.approx(other["terms"], rel=1e-4)
+            assert (one["step"], one["examples"], one["weights"]) == (other["step"], other["examples"], other["weights"])
+    for rank in range(2):
+        assert "step 1:" in (tmp_path / f"nan{rank}.txt").read_text(), "a NaN of one rank must stop every rank"

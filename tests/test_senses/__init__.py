@@ -1,0 +1,1 @@
+"""Sense dictionaries: building, sampling, agreement with the truth."""

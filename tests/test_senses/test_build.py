@@ -1,0 +1,292 @@
+"""Building sense dictionaries: what is kept, what is said, what survives a kill."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_utils.batching import collate
+from data_utils.readers import read_examples
+from data_utils.tasks import get_task
+from distill.__main__ import main
+from distill.rundir import RunDir
+from distill.senses import build as building
+from distill.senses.build import SenseConfig, build
+from distill.senses.corpus import open_corpus, tokenise_corpus
+from distill.senses.dictionary import FILE, SenseDictionary
+from distill.senses.sample import Sample
+from models.checkpoint import load_encoder
+from tests import tiny
+from tests.training import free_port, prepare_processes, start
+
+K = 4
+
+
+@pytest.fixture(scope="module")
+def made(tiny_bert, tmp_path_factory):
+    """Folder with a CoLA task that has rare words, and a teacher of it."""
+    prepare_processes()
+    out = tmp_path_factory.mktemp("senses")
+    glue = tiny.write_glue(out / "glue")
+    with (glue / "CoLA/train.tsv").open("a") as file:
+        file.write("src\t1\t\t" + "the man [MASK] ugly .\n" + "src\t0\t\tugly [MASK] tree .\n")  # a type with two occurrences
+    assert main(["train", "finetune", "CoLA", "--model", str(tiny_bert), "--data_dir", str(glue), "--output_dir",
+                 str(out / "teacher"), "--max_steps", "2"]) == 0
+    return out
+
+
+def words(made: Path, out: Path, *more) -> list[str]:
+    return [str(word) for word in ("senses", "build", "CoLA", "--teacher", made / "teacher/best", "--data_dir", made / "glue",
+                                   "--output_dir", out, "--num_senses", K, "--max_tokens", 256, "--bf16", False, *more)]
+
+
+def built(made: Path, out: Path, *more) -> SenseDictionary:
+    assert main(words(made, out, *more)) == 0
+    return SenseDictionary.load(out)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(made):
+    """The bytes of the dictionary that a build gives which nothing disturbs."""
+    built(made, made / "undisturbed")
+    return (made / "undisturbed" / FILE).read_bytes()
+
+
+@torch.no_grad()
+def teacher_states(made: Path, layer: int = -1) -> dict[int, np.ndarray]:
+    """{type: its hidden states in corpus order} over the train set, one sentence at a time."""
+    teacher = load_encoder(made / "teacher/best").eval()
+    states: dict[int, list] = {}
+    for example in read_examples(get_task("CoLA"), "train", made / "glue"):
+        row = teacher.tokenizer(*example.texts, return_tensors="pt", return_token_type_ids=True)
+        hidden = teacher.backbone(**row, output_hidden_states=True).hidden_states[layer][0]
+        for token, state in zip(row["input_ids"][0].tolist(), hidden, strict=True):
+            states.setdefault(token, []).append(state.numpy())
+    return {token: np.stack(rows) for token, rows in states.items()}
+
+
+def of_type(dictionary: SenseDictionary, token: int) -> np.ndarray:
+    return dictionary.centroids[dictionary.offsets[token]:dictionary.offsets[token + 1]].float().numpy()
+
+
+def as_set(vectors: np.ndarray) -> list:
+    return sorted(map(tuple, np.round(vectors, 2).tolist()))
+
+
+# ---- what a dictionary holds
+
+
+def test_counts_and_offsets_are_those_of_the_corpus_and_rare_types_keep_their_vectors(made, undisturbed):
+    dictionary, states = SenseDictionary.load(made / "undisturbed"), teacher_states(made)
+    counts = dictionary.counts.numpy()
+    assert {token: int(count) for token, count in enumerate(counts) if count} == {token: len(rows) for token, rows in states.items()}
+    assert dictionary.sizes.tolist() == np.minimum(counts, K).tolist()
+    assert len(dictionary.centroids) == dictionary.offsets[-1] and dictionary.centroids.dtype == torch.float16
+    rare = [token for token in states if counts[token] <= K]
+    assert rare, "no rare type: the comparison shows nothing"
+    for token in rare:
+        found, expected = of_type(dictionary, token), states[token]
+        distance = np.abs(found[:, None] - expected[None]).max(2)
+        assert distance.min(1).max() < 2e-3 and distance.min(0).max() < 2e-3  # as sets, within float16
+    common = max(states, key=lambda token: len(states[token]))
+    assert np.allclose(of_type(dictionary, common).mean(0), states[common].mean(0), atol=0.5)
+
+
+def test_one_sense_per_type_is_the_mean_of_its_states(made, tmp_path):
+    dictionary, states = built(made, tmp_path / "one", "--num_senses", 1, "--cap", 1000), teacher_states(made)
+    for token, rows in states.items():
+        assert np.abs(of_type(dictionary, token)[0] - rows.mean(0)).max() < 4e-3
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_another_layer_gives_that_layers_states(layer, made, tmp_path):
+    dictionary, states = built(made, tmp_path / "layer", "--num_senses", 1, "--layer", layer), teacher_states(made, layer)
+    token = max(states, key=lambda token: len(states[token]))
+    assert np.abs(of_type(dictionary, token)[0] - states[token].mean(0)).max() < 4e-3
+
+
+def test_no_more_than_cap_vectors_of_a_type_are_clustered(made, tmp_path):
+    dictionary, states = built(made, tmp_path / "capped", "--cap", K), teacher_states(made)
+    for token, rows in states.items():  # a type with K sampled vectors keeps them: every one is a state of the teacher
+        found = of_type(dictionary, token)
+        assert len(found) == min(len(rows), K)
+        assert np.abs(found[:, None] - rows[None]).max(2).min(1).max() < 2e-3
+    assert int(dictionary.counts.max()) > K, "counts are those of the corpus, not of the sample"
+
+
+def test_the_digest_follows_the_settings_that_matter(made, undisturbed, tmp_path):
+    same = built(made, tmp_path / "same", "--max_tokens", 4096)
+    other = built(made, tmp_path / "other", "--seed", 7)
+    assert torch.equal(same.offsets, SenseDictionary.load(made / "undisturbed").offsets)
+    assert other.digest() != SenseDictionary.load(made / "undisturbed").digest()
+
+
+def test_provenance_size_and_coverage_are_stored_and_printed(made, undisturbed, capsys):
+    built(made, made / "undisturbed")  # complete: says what it is, makes nothing
+    out = capsys.readouterr().out
+    dictionary = SenseDictionary.load(made / "undisturbed")
+    facts = dict(dictionary.provenance)
+    assert facts["num_senses"] == str(K) and facts["corpus"] == "task" and facts["corpus_sequences"] == "50"
+    assert int(facts["corpus_tokens"]) == int(dictionary.counts.sum()) and len(facts["teacher"]) == 16
+    assert f"{dictionary.types} types with {len(dictionary.centroids)} senses" in out and "covers 100.00 % of the tokens of dev" in out
+    assert (made / "undisturbed" / FILE).read_bytes() == undisturbed
+    assert not (made / "undisturbed/work").exists()
+
+
+# ---- corpora
+
+
+def test_corpora_are_the_train_set_all_train_sets_a_text_file_or_a_json_file(made, tmp_path):
+    text, pairs = tmp_path / "corpus.txt", tmp_path / "corpus.json"
+    text.write_text("the river bank\n\nmoney of the bank\n")
+    pairs.write_text(json.dumps(["good film", ["bad day"], ["the man", "the woman"]]))
+    sequences, tokens = {}, {}
+    for corpus in ("task", "glue", text, pairs):
+        facts = built(made, tmp_path / "out" / Path(corpus).name, "--corpus", corpus).provenance
+        sequences[str(corpus)], tokens[str(corpus)] = int(facts["corpus_sequences"]), int(facts["corpus_tokens"])
+    assert sequences == {"task": 50, "glue": 3 * 48 + 50, str(text): 2, str(pairs): 3}
+    assert tokens[str(text)] == 3 + 4 + 2 * 2 and tokens[str(pairs)] == (2 + 2) + (2 + 2) + (4 + 3)
+    dictionary = SenseDictionary.load(tmp_path / "out/corpus.txt")
+    tokenizer = load_encoder(made / "teacher/best").tokenizer
+    assert dictionary.counts[tokenizer.convert_tokens_to_ids("bank")] == 2
+    assert dictionary.counts[tokenizer.convert_tokens_to_ids("film")] == 0
+
+
+@pytest.mark.parametrize("name, content, said", [
+    ("none.txt", None, "no corpus"), ("empty.txt", b"\n \n", "has no text"), ("latin.txt", b"fine\ncaf\xe9\n", "latin.txt:2: expected UTF-8"),
+    ("cut.json", b'[["a"], ["b"', "is no JSON list"), ("empty.json", b"[]", "has no text"), ("three.json", b'[["a"], ["a", "b", "c"]]', "three.json: row 1: expected [text] or [text, text]"),
+    ("dict.json", b'{"a": 1}', "is no JSON list"), ("numbers.json", b'[[1]]', "row 0")])
+def test_a_corpus_that_cannot_be_read_gives_one_line_and_leaves_nothing_half_written(name, content, said, made, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    capsys.readouterr()
+    assert main(words(made, tmp_path / "out", "--corpus", tmp_path / name)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error:") and name in line and said in line
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("DONE")) and not list(tmp_path.rglob(FILE))
+    built(made, tmp_path / "out")  # another corpus in the same folder: nothing had been made
+
+
+# ---- resuming
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+@pytest.mark.parametrize("stage, after", [("collect", 2), ("collect", 0), ("cluster", 1)])
+def test_a_build_killed_between_two_parts_goes_on_to_the_same_bytes(stage, after, made, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(building, "MARK_SECONDS", 0.0)
+    name = {"collect": "collate", "cluster": "kmeans"}[stage]
+    whole, calls = getattr(building, name), []
+
+    def dies(*arguments, **options):
+        if len(calls) == after:
+            raise Killed
+        calls.append(None)
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(building, name, dies)
+    monkeypatch.setattr(building, "plan_groups", lambda counts, k, width: [  # several groups, so that there is a middle
+        np.array([token]) for token in np.flatnonzero(counts > k)])
+    with pytest.raises(Killed):
+        main(words(made, tmp_path / "out"))
+    assert not (tmp_path / "out" / FILE).exists() and not (tmp_path / "out/DONE").exists()
+    done = json.loads((tmp_path / f"out/work/{stage}.0of1.json").read_text())["done"] if after else 0
+    assert done == after
+
+    again = []
+    monkeypatch.setattr(building, name, lambda *arguments, **options: again.append(None) or whole(*arguments, **options))
+    assert main(words(made, tmp_path / "out")) == 0
+    assert (tmp_path / "out" / FILE).read_bytes() == undisturbed
+    monkeypatch.setattr(building, name, whole)
+    fresh = []
+    monkeypatch.setattr(building, name, lambda *arguments, **options: fresh.append(None) or whole(*arguments, **options))
+    assert main(words(made, tmp_path / "fresh")) == 0
+    assert len(again) == len(fresh) - after, "what was done was done again"
+
+
+def slow_build(arguments: list[str]) -> None:
+    """A build that marks and rests after every part."""
+    building.MARK_SECONDS = 0.0
+    whole = building.collate
+    building.collate = lambda *batch: (time.sleep(0.3), whole(*batch))[1]
+    main(arguments)
+
+
+def test_a_process_killed_at_any_moment_goes_on_to_the_same_bytes(made, undisturbed, tmp_path):
+    """A real SIGKILL, after the first part of collecting is on disk, while a later one runs."""
+    process = start(slow_build, words(made, tmp_path / "out"))
+    mark, limit = tmp_path / "out/work/collect.0of1.json", time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < limit:
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and mark.exists()
+    assert (tmp_path / "out/work/vectors.bin").exists() and not (tmp_path / "out" / FILE).exists()
+    assert main(words(made, tmp_path / "out")) == 0
+    assert (tmp_path / "out" / FILE).read_bytes() == undisturbed
+
+
+def test_the_vectors_file_has_its_final_size_before_the_teacher_runs(made, tmp_path, monkeypatch):
+    class Looked(BaseException):
+        pass
+
+    def look(cfg, teacher, corpus, sample: Sample, vectors, work):
+        assert (work / "vectors.bin").stat().st_size == len(sample.row) * teacher.width * 2 == vectors.nbytes
+        assert isinstance(vectors, np.memmap) and isinstance(corpus.ids, np.memmap)
+        assert len(sample.row) == np.minimum(np.load(work / "corpus/counts.npy"), 6).sum()
+        raise Looked
+
+    monkeypatch.setattr(building, "collect", look)
+    with pytest.raises(Looked):
+        main(words(made, tmp_path / "out", "--cap", 6))
+
+
+def test_the_corpus_on_disk_is_the_corpus(made, tmp_path):
+    teacher = load_encoder(made / "teacher/best")
+    tokenise_corpus("task", get_task("CoLA"), str(made / "glue"), teacher.tokenizer, 128, teacher.config.vocab_size, tmp_path)
+    corpus, counts = open_corpus(tmp_path)
+    texts = [example.texts[0] for example in read_examples(get_task("CoLA"), "train", made / "glue")]
+    expected = teacher.tokenizer(texts)["input_ids"]
+    assert [corpus.ids[start:end].tolist() for start, end in zip(corpus.offsets, corpus.offsets[1:])] == expected
+    assert np.array_equal(counts, np.bincount(np.concatenate(expected), minlength=len(counts)))
+    batch = collate(corpus, np.array([3, 1]), "CoLA", 0)
+    assert batch.input_ids[0, :len(expected[3])].tolist() == expected[3]
+
+
+def one_rank(rank: int, port: int, arguments: list[str], printed: Path) -> None:
+    """What torchrun would start."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with printed.open("w") as file, contextlib.redirect_stdout(file):
+        assert main(arguments) == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="gloo ranks are processes on a CPU")
+def test_two_gloo_ranks_build_the_dictionary_of_one(made, undisturbed, tmp_path):
+    port = free_port()
+    ranks = [start(one_rank, rank, port, words(made, tmp_path / "out"), tmp_path / f"printed{rank}") for rank in range(2)]
+    for process in ranks:
+        process.join(120)
+    assert [process.exitcode for process in ranks] == [0, 0]
+    assert "types with" in (tmp_path / "printed0").read_text() and (tmp_path / "printed1").read_text() == ""
+    one, two = SenseDictionary.load(made / "undisturbed"), SenseDictionary.load(tmp_path / "out")
+    assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in ("offsets", "counts", "centroids"))
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for name, value in (("num_senses", 0), ("cap", 0), ("max_tokens", 0), ("cap", 19)):
+        with pytest.raises(ValueError, match=f"--{name} {value}"):
+            SenseConfig(**{name: value})
+
+
+def test_build_is_callable_without_the_command_line(made, undisturbed, tmp_path):
+    cfg = SenseConfig(output_dir=str(tmp_path), data_dir=str(made / "glue"), num_senses=K, bf16=False)
+    dictionary = build(cfg, get_task("CoLA"), load_encoder(made / "teacher/best"), RunDir(tmp_path), {})
+    assert torch.equal(dictionary.offsets, SenseDictionary.load(made / "undisturbed").offsets)

@@ -1,0 +1,37 @@
+"""Dictionaries as files: ours, and the published ones."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from distill.__main__ import main
+from distill.senses.dictionary import SenseDictionary
+
+
+def test_a_saved_dictionary_is_loaded_whole_and_a_cut_one_refused(tmp_path):
+    dictionary = SenseDictionary(torch.randn(5, 8).half(), torch.tensor([0, 2, 2, 5]), torch.tensor([9, 0, 3], dtype=torch.int32),
+                                 {"teacher": "abc", "layer": "-1"})
+    dictionary.save(tmp_path / "d.safetensors")
+    loaded = SenseDictionary.load(tmp_path / "d.safetensors")
+    assert all(torch.equal(getattr(loaded, name), getattr(dictionary, name)) for name in ("centroids", "offsets", "counts"))
+    assert loaded.provenance == dictionary.provenance and loaded.digest() == dictionary.digest()
+    assert replace(dictionary, centroids=-dictionary.centroids).digest() != dictionary.digest()
+    data = (tmp_path / "d.safetensors").read_bytes()
+    for length in (0, 7, 60, len(data) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(data[:length])
+        with pytest.raises(ValueError, match="cut.safetensors is no readable sense dictionary"):
+            SenseDictionary.load(tmp_path / "cut.safetensors")
+
+
+def test_export_and_import_give_the_same_senses_back(tmp_path, capsys):
+    published, back = tmp_path / "MRPC.kmeanspkl", tmp_path / "back.safetensors"
+    one = SenseDictionary(torch.randn(5, 8).half(), torch.tensor([0, 2, 2, 5, 5]), torch.tensor([9, 0, 3, 0], dtype=torch.int32))
+    one.save(tmp_path / "own.safetensors")
+    assert main(["senses", "export", str(tmp_path / "own.safetensors"), str(published)]) == 0
+    assert main(["senses", "import", str(published), str(back)]) == 0
+    two = SenseDictionary.load(back)
+    assert torch.equal(one.centroids, two.centroids) and two.offsets.tolist() == [0, 2, 2, 5]  # types at the end without senses fall off
+    assert two.provenance == {"imported from": str(published)}
+    assert main(["senses", "describe", str(published)]) == 0
+    assert "2 types with 5 senses of width 8" in capsys.readouterr().out

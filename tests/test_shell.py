@@ -1,0 +1,150 @@
+"""The shell scripts: what they look like, what they say, and the five of them in a row."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_utils.tasks import task_names
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted([*ROOT.glob("*.sh"), *(ROOT / "scripts").glob("*.sh")])
+FIVE = ["r1_teacher_model.sh", "r2_construct_sense_dictionary.sh", "r3_knowledge_distillation.sh", "run_eval_teacher.sh",
+        "run_eval_student.sh"]
+HYPER_PARAMETERS = ("learning_rate", "epochs", "max_steps", "batch_size", "warmup", "weight_decay", "grad_norm", "dropout", "optimizer",
+                    "scheduler", "temperature", "num_senses", "cap", "max_length", "bf16", "fp16", "pooling", "head_input")
+
+
+def sh(script: str, *words, cwd=None, **environment) -> subprocess.CompletedProcess:
+    """Run a script with PYTHON, the further variables, and nothing of the caller's that it would read."""
+    clean = {name: value for name, value in os.environ.items() if name not in (
+        "DATA", "MODEL", "RUNS", "TEACHER", "STUDENT", "SENSES", "CORPUS", "TOKENIZER", "PYTHONPATH")}
+    return subprocess.run(["sh", str(ROOT / script), *map(str, words)], cwd=cwd, capture_output=True, text=True,
+                          env=clean | {"PYTHON": sys.executable} | {name: str(value) for name, value in environment.items()})
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """A PYTHON that answers `data` itself and writes down what else it is asked to run, one word per line."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nif [ "$3" = data ]; then exec "{sys.executable}" "$@"; fi\n'
+                       f'printf "%s\\n" "$@" > "{tmp_path}/words"\npwd > "{tmp_path}/folder"\n')
+    program.chmod(0o755)
+    return program
+
+
+# ---- form
+
+
+def test_the_five_scripts_are_there():
+    assert set(FIVE) <= {path.name for path in SCRIPTS if path.parent == ROOT}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_plain_sh_that_stops_at_the_first_error_and_moves_to_its_folder(path):
+    checked = subprocess.run([shutil.which("dash") or "sh", "-n", str(path)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    lines = path.read_text().splitlines()
+    assert lines[0] == "#!/bin/sh" and "set -eu" in lines
+    assert any(line.startswith('cd "$(dirname "$0")') for line in lines) and os.access(path, os.X_OK)
+    assert not any("| tee" in line or "[[" in line for line in lines)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_holds_no_hyper_parameter(path):
+    code = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
+    words = set(re.findall(r"--([a-z][a-z_0-9]*)", " ".join(code)))
+    assert not [word for word in words if any(name in word for name in HYPER_PARAMETERS)]
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_the_program_takes_the_place_of_the_script_and_gets_every_further_word(name):
+    text = (ROOT / name).read_text()
+    last = text.rstrip().replace("\\\n", " ").splitlines()[-1]
+    assert re.fullmatch(r'exec "\$PYTHON" -m distill .* "\$@"', last)
+    settings = re.findall(r"^([A-Z]+)=", text, re.M)
+    for variable in set(settings) - {"TASK"}:
+        assert f"{variable}=${{{variable}:-" in text, f"{variable} cannot be set from outside"
+    assert not re.search(r'(?<!")\$(?:DATA|RUNS|MODEL|TEACHER|STUDENT|SENSES|CORPUS|TASK)\b(?!["/])', re.sub(r'"[^"]*"|#.*|=.*', "", text)), "unquoted"
+
+
+# ---- what they say
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_without_an_argument_a_script_shows_its_usage_and_the_tasks_and_ends_with_two(name, tmp_path):
+    done = sh(name, cwd=tmp_path)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(f"usage: sh {name} TASK") and all(task in done.stderr for task in task_names())
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_an_unknown_task_is_answered_with_the_nearest_in_one_line(name, tmp_path):
+    done = sh(name, "MRCP", cwd=tmp_path)
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: unknown task 'MRCP'; nearest: MRPC")
+
+
+@pytest.mark.parametrize("name, present, missing, maker", [
+    ("r2_construct_sense_dictionary.sh", [], "teacher/best", "r1_teacher_model.sh"),
+    ("r3_knowledge_distillation.sh", [], "teacher/best", "r1_teacher_model.sh"),
+    ("r3_knowledge_distillation.sh", ["teacher/best"], "senses", "r2_construct_sense_dictionary.sh"),
+    ("run_eval_teacher.sh", [], "teacher", "r1_teacher_model.sh"),
+    ("run_eval_teacher.sh", ["teacher"], "senses", "r2_construct_sense_dictionary.sh"),
+    ("run_eval_student.sh", [], "student", "r3_knowledge_distillation.sh"),
+    ("run_eval_student.sh", ["student"], "senses", "r2_construct_sense_dictionary.sh")])
+def test_a_missing_input_names_the_script_that_makes_it(name, present, missing, maker, tmp_path):
+    runs = tmp_path / "the runs"
+    for folder in present:
+        (runs / "CoLA" / folder).mkdir(parents=True)
+    done = sh(name, "cola", RUNS=runs)
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert f" {runs}/CoLA/{missing}:" in line and f"sh {maker} CoLA" in line
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_paths_from_the_environment_arrive_whole_and_further_words_last(name, recorder, tmp_path):
+    blank = tmp_path / "a folder"
+    blank.mkdir()
+    given = {variable: blank for variable in ("DATA", "RUNS", "MODEL", "TEACHER", "SENSES", "TOKENIZER")}
+    done = sh(name, "sst2", "--learning_rate", "1e-4", "two words", PYTHON=recorder, STUDENT=blank, **given)
+    assert done.returncode == 0, done.stderr
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[:2] == ["-m", "distill"] and "SST-2" in words and words[-3:] == ["--learning_rate", "1e-4", "two words"]
+    assert words[words.index("--data_dir") + 1] == str(blank)
+    read = {"r1_teacher_model.sh": ["--model"], "r2_construct_sense_dictionary.sh": ["--teacher"],
+            "r3_knowledge_distillation.sh": ["--teacher", "--senses", "--student"], "run_eval_teacher.sh": ["--checkpoint", "--senses"],
+            "run_eval_student.sh": ["--checkpoint", "--senses", "--tokenizer"]}[name]
+    assert all(words[words.index(flag) + 1] == str(blank) for flag in read)
+    if name.startswith("r") and name[1].isdigit():
+        assert words[words.index("--output_dir") + 1].startswith(f"{blank}/SST-2/")
+    assert (tmp_path / "folder").read_text().strip() == str(ROOT)
+
+
+# ---- the real thing
+
+
+def test_the_five_scripts_run_in_a_row_from_anywhere_and_with_blanks_in_paths(tiny_bert, tiny_glue, tmp_path):
+    data, model = (Path(shutil.copytree(source, tmp_path / f"my {source.name}")) for source in (tiny_glue, tiny_bert))
+    (tmp_path / "elsewhere").mkdir()
+    runs, small = tmp_path / "my runs", ["--max_steps", 4, "--train_batch_size", 16]
+    printed = {}
+    for name, words in zip(FIVE, (small, ["--num_senses", 4], small, [], []), strict=True):
+        done = sh(name, "cola", *words, cwd=tmp_path / "elsewhere", DATA=data, MODEL=model, RUNS=runs, HF_HUB_OFFLINE=1)
+        assert done.returncode == 0, done.stderr
+        printed[name] = done.stdout
+    for folder in ("teacher", "senses", "student"):
+        assert (runs / "CoLA" / folder / "DONE").exists()
+    assert "finetune on CoLA" in printed[FIVE[0]] and "types with" in printed[FIVE[1]] and "sense_kd on CoLA" in printed[FIVE[2]]
+    for script, folder in (("run_eval_teacher.sh", "teacher"), ("run_eval_student.sh", "student")):
+        plain, senses = printed[script].splitlines()
+        value = json.loads((runs / "CoLA" / folder / "scores.json").read_text())["values"]["dev/matthews"]
+        assert f"CoLA, head reads continuous states: dev/matthews {100 * value:.2f}" in plain and "head reads chosen senses" in senses
+    assert not list((tmp_path / "elsewhere").iterdir())

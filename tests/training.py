@@ -1,0 +1,204 @@
+"""Small training runs for the tests of the engine: what is trained, interruptions, processes, and what a run left behind."""
+
+import contextlib
+import json
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import random
+import socket
+import unittest.mock
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_utils.batching import TrainStream
+from data_utils.encode import EncodedDataset, encode
+from data_utils.tasks import Example, Task, get_task
+from distill import workers
+from distill.engine import Interrupted, NonFiniteLossError, fit
+from distill.recipes import finetune, sense_kd
+from distill.rundir import RunDir
+from distill.scores import Scores
+from distill.teacher import LiveTeacher
+from models.encoder import Encoder, TaskInfo
+from models.heads import SenseLookup
+from models.pretrained import pretrained_encoder
+from models.truncate import truncate
+from tests.tiny import WORDS
+
+KINDS = {"labels": "SST-2", "scores": "STS-B", "senses": "SST-2", "sense scores": "STS-B"}  # what is learned, the task
+PROCESSES = multiprocessing.get_context("forkserver")  # imports once, for all of them
+
+
+def examples(task: Task, count: int) -> list[Example]:
+    """Sentences of very different lengths."""
+    draw = random.Random(3)
+    return [Example(row, tuple(" ".join(draw.choices(WORDS, k=draw.randint(1, 18))) for _ in task.texts),
+                    draw.uniform(0, 5) if task.is_regression else draw.randrange(2)) for row in range(count)]
+
+
+@contextlib.contextmanager
+def exact_arithmetic():
+    """The CPU, and one thread: what the promise of equal bits is about."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with unittest.mock.patch("torch.cuda.is_available", lambda: False):
+        yield
+    torch.set_num_threads(before)
+
+
+def settings(**changed) -> sense_kd.Config:
+    """Settings of a small float32 run; finetune's objective reads none of its own."""
+    given = {"learning_rate": 1e-3, "train_batch_size": 6, "max_steps": 10, "bf16": False, "logging_steps": 3, "eval_steps": 4,
+             "save_steps": 2, "sense_weight": 0.7, "ce_weight": 1.3, "kl_weight": 0.4}
+    return sense_kd.Config(**{**given, **changed})
+
+
+def encoder(folder: Path, task: Task, layers: int, dropout: bool, seed: int) -> Encoder:
+    """The tiny encoder with a head of its own."""
+    torch.manual_seed(seed)
+    info = TaskInfo(task.name, task.version, task.texts, task.labels, "mean")
+    found = truncate(pretrained_encoder(str(folder), info, 0.1), tuple(range(layers)))
+    for module in found.modules():
+        if type(module) is nn.Dropout:
+            assert module.p > 0
+            module.p = module.p if dropout else 0.0
+    return found
+
+
+def senses(vocabulary: int, width: int) -> SenseLookup:
+    """Random senses; each fourth type has none."""
+    sizes = torch.arange(vocabulary + 1) % 4
+    sizes[0] = 0
+    generator = torch.Generator().manual_seed(4)
+    return SenseLookup(torch.randn(int(sizes.sum()), width, generator=generator), sizes.cumsum(0))
+
+
+class Parts:
+    """A student, what it learns, and the data: everything that fit() is given, made afresh."""
+
+    def __init__(self, folder: Path, kind: str, cfg, dropout: bool = False, count: int = 13):
+        self.task, self.cfg = get_task(KINDS[kind]), cfg
+        self.student = encoder(folder, self.task, 2, dropout, seed=1)
+        self.start = self.student.head.dense.weight.detach().clone()
+        self.tokenizer = self.student.tokenizer
+        self.data: EncodedDataset = encode(examples(self.task, count), self.tokenizer, 64)
+        if kind in ("labels", "scores"):
+            self.objective = finetune.LabelObjective(self.task)
+        else:
+            teacher = encoder(folder, self.task, 4, True, seed=2)
+            self.lookup = senses(self.student.config.vocab_size, self.student.width)
+            self.teacher = LiveTeacher(teacher, self.lookup, cfg)
+            self.special = [self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.tokenizer.pad_token_id]
+            self.objective = self.sense_objective(self.teacher)
+
+    def sense_objective(self, teacher) -> sense_kd.SenseObjective:
+        return sense_kd.SenseObjective(self.cfg, self.task, teacher, self.lookup, self.special)
+
+    def stream(self, at: int = -1, action=None) -> "Stream":
+        return Stream(self, at, action)
+
+    def restless_score(self, student) -> Scores:
+        """An evaluation that disturbs every global generator; the score falls as the student moves, so the first is the best."""
+        random.random(), np.random.rand(3), torch.rand(3)
+        value = -float((student.head.dense.weight - self.start).double().norm())
+        return Scores({"dev/score": value}, value)
+
+    def train(self, path: Path, stream=None, evaluate=None) -> Encoder:
+        path.mkdir(parents=True, exist_ok=True)
+        fit(self.student, self.objective, stream or self.stream(), self.cfg, RunDir(path), evaluate)
+        return self.student
+
+
+class Stream(TrainStream):
+    """A TrainStream to which something happens when batch number `at` (from 0) is asked for."""
+
+    def __init__(self, parts: Parts, at: int, action):
+        super().__init__(parts.data, parts.task.name, parts.tokenizer.pad_token_id, parts.cfg.train_batch_size, seed=5)
+        self.at, self.action = at, action
+
+    def next(self):
+        if self.position == self.at:
+            self.action()
+        return super().next()
+
+
+def left_behind(path: Path) -> dict:
+    """All that a run wrote, without its clock: weights, trainer state, log."""
+    state = torch.load(path / "last" / "trainer_state.pt", weights_only=True)
+    files = {f"{folder}/{name}": (path / folder / name).read_bytes() for folder in ("best", "last")
+             for name in ("model.safetensors", "task.json", "scores.json") if (path / folder / name).exists()}
+    log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+    return {**files, **flat("state", state), "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log]}
+
+
+def flat(name: str, value) -> dict:
+    """Nested dicts and lists as one dict; tensors as bytes."""
+    if isinstance(value, torch.Tensor):
+        return {name: (value.dtype, value.shape, value.numpy().tobytes())}
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: found for index, item in items for key, found in flat(f"{name}.{index}", item).items()}
+    return {name: value}
+
+
+def assert_same(one: dict, other: dict) -> None:
+    """Two results of left_behind() are equal bit for bit."""
+    assert one.keys() == other.keys()
+    assert not [name for name in one if one[name] != other[name]]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def prepare_processes() -> None:
+    """Let the imports of later start()s begin, beside what is done meanwhile."""
+    PROCESSES.set_forkserver_preload(["tests.training"])
+    multiprocessing.forkserver.ensure_running()
+
+
+def start(target, *words):
+    """Another process that runs target(*words)."""
+    process = PROCESSES.Process(target=target, args=words, daemon=True)
+    process.start()
+    return process
+
+
+@exact_arithmetic()
+def one_rank(rank: int, world: int, port: int, folder: Path, out: Path, changed: dict) -> None:
+    """What torchrun would start: one rank of `world` that trains every kind, and then meets a NaN in its own share."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    workers.start()
+    for kind in KINDS:
+        student = Parts(folder, kind, settings(**changed)).train(out / kind)
+        torch.save(student.state_dict(), out / kind / f"rank{rank}.pt")
+    parts = Parts(folder, "scores", settings(train_batch_size=13))
+    parts.data.target[int(parts.data.lengths.argmax())] = float("nan")  # the longest example falls to rank 0
+    try:
+        parts.train(out / "nan")
+    except NonFiniteLossError as error:
+        (out / f"nan{rank}.txt").write_text(str(error))
+    workers.stop()
+
+
+@exact_arithmetic()
+def stopped_run(folder: Path, kind: str, cfg, out: Path, at: int, ready, sent) -> None:
+    """Train until batch `at`, then say `ready` and wait for whatever comes."""
+    parts = Parts(folder, kind, cfg, dropout=True)
+    try:
+        parts.train(out, parts.stream(at, lambda: (ready.set(), sent.wait(60))), parts.restless_score)
+    except Interrupted as error:
+        (out / "stopped.txt").write_text(str(error))
+
+
+def holding_run(cfg, ready, done) -> None:
+    """Claim a run directory and hold it."""
+    run_dir = RunDir(cfg.output_dir)
+    run_dir.begin(cfg)
+    ready.set(), done.wait(60)

@@ -40,7 +40,7 @@ def main(words: list[str]) -> int:
             importlib.import_module(f"distill.verbs.{verb}").main(rest)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if getattr(error, "usage", False) else 1
+        return 1
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'interrupted: the same command goes on from the last checkpoint'}", file=sys.stderr)
         return 130

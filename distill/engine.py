@@ -81,7 +81,8 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     run = Training(module, build_optimizer(cfg.optimizer, module, cfg.learning_rate, cfg.weight_decay),
                    torch.amp.GradScaler(device.type, enabled=cfg.fp16), stream)
     load_last(run, run_dir)
-    replica = module if workers.world() == 1 else DistributedDataParallel(module)
+    replica = module if workers.world() == 1 else DistributedDataParallel(
+        module, broadcast_buffers=False, gradient_as_bucket_view=True)  # buffers are constants here
     eval_every = cfg.eval_steps or stream.steps_per_epoch
     save_every = cfg.save_steps or eval_every
     started = time.monotonic()
@@ -91,18 +92,20 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             module.train()
             batch = stream.next()
             _set_learning_rate(run.optimizer, cfg, run.step, steps)
-            sums = _accumulate(run, replica, objective, batch, cfg, run.step / steps)
+            counts = objective.counts(batch)
+            sums = _accumulate(run, replica, objective.weights(run.step / steps), counts, batch, cfg, run.step / steps)
             _update(run, sums, cfg)
             run.step += 1
             stream.observe(student, run.step)
             progress_bar.update()
-            _note_terms(run, objective, batch, sums)
+            _note_terms(run, sums, counts, len(batch))
             if run.step % cfg.logging_steps == 0 or run.step == steps:
                 _log(run, objective, run_dir, steps, started)
 
             if evaluate and (run.step % eval_every == 0 or run.step == steps):
                 _evaluate(run, student, evaluate, run_dir)
-            stop = workers.any_rank(bool(received))
+            asked = workers.world() == 1 or run.step % cfg.logging_steps == 0  # asking all ranks takes time
+            stop = asked and workers.any_rank(bool(received))
             if stop or run.step % save_every == 0 or run.step == steps:
                 save_last(run, run_dir)
             if stop and run.step < steps:
@@ -129,15 +132,14 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, cfg: TrainConfig, step:
             group["betas"] = (BETA1[cfg.lr_scheduler_type](progress, warmup), group["betas"][1])
 
 
-def _accumulate(run: Training, replica: nn.Module, objective: Objective, batch, cfg: TrainConfig,
-                progress: float) -> dict[str, torch.Tensor]:
+def _accumulate(run: Training, replica: nn.Module, weights: dict[str, float], counts: dict[str, int], batch,
+                cfg: TrainConfig, progress: float) -> dict[str, torch.Tensor]:
     """Backward over this rank's micro-batches of the step; returns the sums of the terms on this rank.
 
     The loss is sum_k weight_k * sum_k / count_k with the counts of the whole step. DDP averages gradients over ranks,
     so each rank multiplies by their number. Gradients are exchanged on the last micro-batch only.
     """
     device, world = workers.device(), workers.world()
-    weights, counts = objective.weights(progress), objective.counts(batch)
     share = batch.shard(workers.rank(), world)
     present = share is not None  # with fewer examples than ranks, the others take part in the exchange at weight zero
     micro_batches = (share if present else batch.select([0])).split(cfg.max_tokens)
@@ -171,12 +173,11 @@ def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> N
     run.optimizer.zero_grad(set_to_none=True)
 
 
-def _note_terms(run: Training, objective: Objective, batch, sums: dict[str, torch.Tensor]) -> None:
-    counts = objective.counts(batch)
+def _note_terms(run: Training, sums: dict[str, torch.Tensor], counts: dict[str, int], examples: int) -> None:
     for name, value in sums.items():
         run.term_sums[name] = run.term_sums.get(name, 0) + value
         run.term_counts[name] = run.term_counts.get(name, 0) + counts[name]
-    run.examples += len(batch)
+    run.examples += examples
 
 
 def _log(run: Training, objective: Objective, run_dir: RunDir, steps: int, started: float) -> None:

@@ -24,7 +24,15 @@ def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_le
         raise ValueError(f"the checkpoint reads the texts {', '.join(encoder.info.texts)}, {task.name} has "
                          f"{', '.join(task.texts)}: it was trained for another task")
     order = [task.texts.index(text) for text in encoder.info.texts]
-    return encode(read_examples(task, split, data_dir), encoder.tokenizer, max_length or task.max_length, order)
+    length = max_length or min(task.max_length, encoder.max_positions or task.max_length)
+    check_length(encoder, length)
+    return encode(read_examples(task, split, data_dir), encoder.tokenizer, length, order)
+
+
+def check_length(encoder: Encoder, length: int) -> None:
+    """ValueError where `length` tokens are more than the model has positions."""
+    if encoder.max_positions and length > encoder.max_positions:
+        raise ValueError(f"--max_length {length}: the model has {encoder.max_positions} positions; give no more")
 
 
 @torch.no_grad()

@@ -64,6 +64,12 @@ class Encoder(nn.Module):
     def depth(self) -> int:
         return self.config.num_hidden_layers
 
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence that the model can read; None where positions are only relative (DeBERTa-v2/v3)."""
+        absolute = getattr(self.config, "position_biased_input", True)
+        return self.config.max_position_embeddings if absolute else None
+
     def encode(self, batch) -> tuple[Tensor, ...]:
         """The hidden states: depth + 1 tensors [B, T, D], the last after the adaptor."""
         inputs = {"token_type_ids": batch.token_type_ids} if self.type_ids else {}

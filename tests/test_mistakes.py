@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distill import engine
+from distill.recipes import finetune
 from distill.__main__ import main
 from distill.senses.dictionary import FILE
 from tests.training import prepare_processes, start
@@ -276,7 +276,7 @@ def test_a_teacher_that_cannot_be_read_is_named(made, tiny_glue, tmp_path, capsy
 
 HUB_SCRIPT = """
 import sys, time
-from distill import engine
+from distill.recipes import finetune
 from distill.__main__ import main
 for words in (["--data_dir", sys.argv[1]], ["--model", sys.argv[2]]):
     started = time.monotonic()

@@ -22,6 +22,7 @@ from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task
 from distill import workers
 from distill.config import setting
+from distill.evaluate import check_length
 from distill.kmeans import kmeans, plan_groups
 from distill.precision import autocast, check_precision
 from distill.progress import bar

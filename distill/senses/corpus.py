@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def _train_texts(task: Task, data_dir: str) -> list[tuple[str, ...]]:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ValueError(f"no corpus {path}: give --corpus task, glue, or a text or JSON file that exists")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"the corpus {path} may not be read: change its permissions, or give another --corpus")
     return path
 
 

@@ -59,13 +59,12 @@ PER_TASK = {
         "STS-B": {"num_train_epochs": 4, "warmup_steps": 50, "learning_rate": 7e-6, "head_dropout": 0.1},
     },
     "small": {
-        "demo": {"num_train_epochs": 3, "learning_rate": 1e-4},
         "SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5},
     },
 }
 PRESET_DEFAULTS = {"paper": {"pooling": "first_token", "num_train_epochs": 6, "warmup_steps": 50,
                              "learning_rate": 7e-6},
-                   "small": {"num_train_epochs": 4, "learning_rate": 1e-4}}
+                   "small": {"pooling": "mean", "num_train_epochs": 3, "learning_rate": 1e-4}}
 LARGE_WIDTH = 1024  # encoders this wide diverge at the rates that small ones need
 
 

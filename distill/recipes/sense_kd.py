@@ -85,7 +85,7 @@ PRESET_DEFAULTS = {
     "paper": {"optimizer": "ranger_adabelief", "lr_scheduler_type": "one_cycle", "weight_decay": 5e-4,
               "max_grad_norm": 0.0, "train_batch_size": 192, "num_train_epochs": 20, "learning_rate": 1e-3,
               "head_input": "senses", "ce_weight": 0.0, "kl_weight": 0.0, "freeze_head": True},
-    "small": {"num_train_epochs": 4, "learning_rate": 1e-4},
+    "small": {"num_train_epochs": 3, "learning_rate": 1e-4},
     "large": {"num_train_epochs": 6, "learning_rate": 1e-5},
 }
 LARGE_WIDTH = 1024

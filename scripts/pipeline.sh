@@ -1,0 +1,41 @@
+#!/bin/sh
+# The main job for one task and one seed: teacher, senses, student, and the control that is fine-tuned without
+# distillation; scores all four and adds them to a table of records. Run again after an interruption: it goes on.
+#     sh scripts/pipeline.sh TASK SEED TABLE
+set -eu
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+DATA=${DATA:-./glue}                        # folder of the tasks
+MODEL=${MODEL:-minilm}                      # its first half becomes student and control
+RUNS=${RUNS:-./runs/pipeline}               # everything is written below $RUNS/seed-SEED/TASK
+RECORDS=${RECORDS:-$RUNS/records.jsonl}     # where the scores are added
+export PYTHON DATA MODEL
+
+if [ $# -ne 3 ]; then
+    echo "usage: sh scripts/pipeline.sh TASK SEED TABLE" >&2
+    "$PYTHON" -m distill data tasks >&2
+    exit 2
+fi
+TASK=$("$PYTHON" -m distill data name "$1")
+SEED=$2 TABLE=$3
+export RUNS="$RUNS/seed-$SEED"
+OUT=$RUNS/$TASK
+say() { printf '\n== %s, seed %s: %s\n' "$TASK" "$SEED" "$1"; }
+record() { "$PYTHON" -m distill report --records "$RECORDS" add "$TABLE" "$@"; }
+
+say "fine-tune the teacher"
+sh r1_teacher_model.sh "$TASK" --seed "$SEED"
+say "build its sense dictionary"
+sh r2_construct_sense_dictionary.sh "$TASK"
+say "distil the student"
+sh r3_knowledge_distillation.sh "$TASK" --seed "$SEED"
+say "control: the same truncated encoder, fine-tuned without distillation"
+"$PYTHON" -m distill train finetune "$TASK" --data_dir "$DATA" --model "$MODEL" --layers truncate:half \
+    --output_dir "$OUT/control" --seed "$SEED"
+say "score"
+sh run_eval_teacher.sh "$TASK" --output "$OUT/teacher.json"
+sh run_eval_student.sh "$TASK" --output "$OUT/student.json"
+record "teacher" "$OUT/teacher"
+record "teacher with senses" "$OUT/teacher" --scores "$OUT/teacher.json"
+record "student" "$OUT/student"
+record "control (no distillation)" "$OUT/control"

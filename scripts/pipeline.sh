@@ -1,6 +1,7 @@
 #!/bin/sh
-# The main job for one task and one seed: teacher, senses, student, and the control that is fine-tuned without
-# distillation; scores all four and adds them to a table of records. Run again after an interruption: it goes on.
+# The main job for one task and one seed: teacher, senses, student, and two controls without distillation: the same
+# truncated encoder fine-tuned from its pre-trained layers, and from the teacher's. Scores all of them and adds them to
+# a table of records. Run again after an interruption: it goes on.
 #     sh scripts/pipeline.sh TASK SEED TABLE
 set -eu
 cd "$(dirname "$0")/.."
@@ -32,10 +33,13 @@ sh r3_knowledge_distillation.sh "$TASK" --seed "$SEED"
 say "control: the same truncated encoder, fine-tuned without distillation"
 "$PYTHON" -m distill train finetune "$TASK" --data_dir "$DATA" --model "$MODEL" --layers truncate:half \
     --output_dir "$OUT/control" --seed "$SEED"
+say "control: the teacher's layers, trained on the labels alone"
+sh r3_knowledge_distillation.sh "$TASK" --seed "$SEED" --preset labels_alone --output_dir "$OUT/labels"
 say "score"
 sh run_eval_teacher.sh "$TASK" --output "$OUT/teacher.json"
 sh run_eval_student.sh "$TASK" --output "$OUT/student.json"
 record "teacher" "$OUT/teacher"
 record "teacher with senses" "$OUT/teacher" --scores "$OUT/teacher.json"
 record "student" "$OUT/student"
-record "control (no distillation)" "$OUT/control"
+record "control: labels alone, from the teacher's layers" "$OUT/labels"
+record "control: fine-tuned, not distilled" "$OUT/control"

@@ -30,15 +30,15 @@ for task in $TASKS; do
         }
         for seed in $SEEDS; do
             # With the sense loss alone the head is not trained: what it reads is a question for the evaluation only.
-            student sense "$seed" --ce_weight 0 --kl_weight 0
+            student sense "$seed" --preset sense_alone
             distill evaluate "$task" --data_dir "$DATA" --checkpoint "$out/sense-$seed" --senses "$out/senses" \
                 --output "$out/sense-$seed.json"
-            record "$pooling, states, sense" "$out/sense-$seed"
+            record "$pooling, continuous, sense" "$out/sense-$seed"
             record "$pooling, senses, sense" "$out/sense-$seed" --scores "$out/sense-$seed.json"
-            student states "$seed" --head_input continuous
-            record "$pooling, states, sense + ce + kl" "$out/states-$seed"
-            student senses "$seed" --head_input senses
-            record "$pooling, senses, sense + ce + kl" "$out/senses-$seed"
+            for reads in continuous senses; do
+                student "$reads" "$seed" --head_input "$reads"
+                record "$pooling, $reads, sense + ce + kl" "$out/$reads-$seed"
+            done
         done
     done
 done

@@ -26,7 +26,7 @@ PLAIN = {"tiny_bert": (BertConfig, BertForSequenceClassification), "tiny_deberta
 
 
 def finetune(task: str, model: Path, glue: Path, out: Path, *words) -> Path:
-    assert main(["train", "finetune", task, "--model", str(model), "--data_dir", str(glue), "--output_dir", str(out),
+    assert main(["train", "finetune", task, "--model", str(model), "--data_dir", str(glue), "--output_dir", str(out), "--pooling", "cls",
                  "--max_steps", "2", "--learning_rate", "3e-3", *words]) == 0
     return out / "best"
 

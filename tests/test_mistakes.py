@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.recipes import finetune
+from distill import engine
 from distill.__main__ import main
 from distill.senses.dictionary import FILE
 from tests.training import prepare_processes, start

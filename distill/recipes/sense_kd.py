@@ -65,7 +65,7 @@ class Config(TrainConfig):
 
 
 # paper: skd.md 3.3, DeBERTa-v3, global batch 192, Ranger-AdaBelief under one cycle, the sense loss alone, head frozen.
-# small: tuned here on minilm. large: not tuned, no weights of such a teacher could be had; the rate that r1's large
+# small: tuned here on minilm; sense_alone and labels_alone are its controls, which leave terms out. large: not tuned, no weights of such a teacher could be had; the rate that r1's large
 # encoders need.
 PER_TASK = {
     "paper": {
@@ -79,13 +79,18 @@ PER_TASK = {
         "STS-B": {"learning_rate": 2e-3},
     },
     "small": {},
+    "sense_alone": {},
+    "labels_alone": {},
     "large": {},
 }
+SMALL = {"num_train_epochs": 3, "learning_rate": 1e-4}
 PRESET_DEFAULTS = {
     "paper": {"optimizer": "ranger_adabelief", "lr_scheduler_type": "one_cycle", "weight_decay": 5e-4,
               "max_grad_norm": 0.0, "train_batch_size": 192, "num_train_epochs": 20, "learning_rate": 1e-3,
               "head_input": "senses", "ce_weight": 0.0, "kl_weight": 0.0, "freeze_head": True},
-    "small": {"num_train_epochs": 3, "learning_rate": 1e-4},
+    "small": SMALL,
+    "sense_alone": {**SMALL, "ce_weight": 0.0, "kl_weight": 0.0},
+    "labels_alone": {**SMALL, "sense_weight": 0.0, "kl_weight": 0.0},
     "large": {"num_train_epochs": 6, "learning_rate": 1e-5},
 }
 LARGE_WIDTH = 1024

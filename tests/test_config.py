@@ -235,3 +235,11 @@ def test_differences_name_old_and_new_values():
 def test_a_preset_with_an_unknown_setting_is_our_mistake():
     with pytest.raises(AssertionError, match="learning_rat"):
         config_module.parse(TrainConfig, [], {"learning_rat": np.inf})
+
+
+def test_help_is_given_without_a_look_at_the_model(capsys, monkeypatch):
+    monkeypatch.setattr(finetune, "load_config", lambda name: pytest.fail("asked for the model"))
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "finetune", "MRPC", "--help"])
+    assert stop.value.code == 0 and "--learning_rate" in capsys.readouterr().out
+    assert main(["train", "--help"]) == 0 and "sense_kd" in capsys.readouterr().out

@@ -22,30 +22,36 @@ logger = logging.getLogger(__name__)
 
 def main(words: list[str]) -> None:
     """Run one action on sense dictionaries."""
-    parser = argparse.ArgumentParser(prog="python -m distill senses", add_help=not words or words[0] != "build")
-    parser.add_argument("action", choices=["build", "describe", "score", "import", "export"])
-    if words and words[0] == "build":
-        parser.add_argument("task")
+    parser = argparse.ArgumentParser(prog="python -m distill senses", allow_abbrev=False)
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("build", add_help=False, help="cluster a teacher's states; `senses build TASK --help` says more"
+                       ).add_argument("task")
+    described = actions.add_parser("describe", help="types, senses, size, provenance")
+    imported = actions.add_parser("import", help="a published .kmeanspkl -> our .safetensors")
+    exported = actions.add_parser("export", help="our dictionary -> a published .kmeanspkl")
+    for action in (described, imported, exported):
+        action.add_argument("source", help="the folder that r2 made, a .safetensors or a .kmeanspkl")
+    for action in (imported, exported):
+        action.add_argument("target", type=Path, help="the file to write")
+    scored = actions.add_parser("score", help="hold senses to the truth, which is known for demo")
+    scored.add_argument("task")
+    scored.add_argument("--teacher", default="./runs/demo/teacher/best", help="the teacher's checkpoint folder")
+    scored.add_argument("--senses", default="./runs/demo/senses", help="its dictionary")
+    scored.add_argument("--data_dir", default="./glue", help="folder of the tasks")
+    scored.add_argument("--num_senses", type=int, default=2, help="senses per word when the layers are compared")
+    if words[:1] == ["build"]:  # its settings are those of SenseConfig
         given, rest = parser.parse_known_args(words)
         build_senses(given.task, parse(SenseConfig, rest, program="python -m distill senses build TASK"))
         return
-    parser.add_argument("source", help="a dictionary: our folder or file, or a .kmeanspkl; for score: the task (demo)")
-    parser.add_argument("target", nargs="?", help="import, export: the file to write")
-    parser.add_argument("--teacher", default="./runs/teacher/best", help="score: the teacher's checkpoint folder")
-    parser.add_argument("--senses", default="./runs/senses", help="score: the dictionary")
-    parser.add_argument("--data_dir", default="./glue", help="score: folder of the tasks")
-    parser.add_argument("--num_senses", type=int, default=2, help="score: senses per word when layers are compared")
     given = parser.parse_args(words)
     if given.action == "score":
         score(given)
     elif given.action == "describe":
         print(describe(SenseDictionary.load(given.source)))
-    elif given.target is None:
-        parser.error(f"{given.action} needs the file to write as its second argument")
     elif given.action == "export":
-        SenseDictionary.load(given.source).export(Path(given.target))
+        SenseDictionary.load(given.source).export(given.target)
     else:
-        SenseDictionary.load(given.source).save(Path(given.target))
+        SenseDictionary.load(given.source).save(given.target)
 
 
 def build_senses(task_name: str, cfg: SenseConfig) -> None:
@@ -85,7 +91,7 @@ def describe(dictionary: SenseDictionary) -> str:
 
 def score(given: argparse.Namespace) -> None:
     """Print, for the demo task, how the dictionary and each layer of the teacher recover the true senses."""
-    task = get_task(given.source)
+    task = get_task(given.task)
     if task.name != "demo":
         raise ValueError(f"the true senses of {task.name} are not known: only those of demo are")
     teacher, dictionary = load_encoder(given.teacher), SenseDictionary.load(given.senses)

@@ -9,6 +9,7 @@ from distill import recipes, workers
 from distill.config import parse
 from distill.rundir import RunDir
 
+HELP = ("-h", "--help")
 logger = logging.getLogger(__name__)
 
 
@@ -20,10 +21,14 @@ def main(words: list[str]) -> None:
     parser.add_argument("recipe")
     parser.add_argument("task")
     parser.add_argument("--preset")
+    if words and words[0] in HELP:
+        parser.print_usage()
+        return
     given, rest = parser.parse_known_args(words)
     recipe, task = recipes.load(given.recipe), get_task(given.task)
-    config = parse(recipe.Config, rest, preset_settings(recipe, task.name, given.preset, rest),
-                   f"python -m distill train {given.recipe} TASK")
+    asks_for_help = any(word in HELP for word in rest)  # answered without a look at the model
+    settings = {} if asks_for_help else preset_settings(recipe, task.name, given.preset, rest)
+    config = parse(recipe.Config, rest, settings, f"python -m distill train {given.recipe} TASK")
     run_dir = RunDir(config.output_dir)
     if run_dir.is_done():
         run_dir.begin(config)

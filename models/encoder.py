@@ -4,12 +4,11 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.heads import ClassificationHead, SenseLookup, pool
 from models.outputs import Outputs
-from models.weights import LAYOUTS, PLAIN_LAYOUT, key_map, read_tensors, rename
+from models.weights import LAYOUTS, PLAIN_LAYOUT, key_map, read_tensors, rename, write_tensors
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Encoder(nn.Module):
         Not atomic: the caller renames a temporary folder. Changes nothing but the labels in the backbone's config.
         """
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(rename(state, key_map(self.backbone)), folder / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(folder / "model.safetensors", rename(state, key_map(self.backbone)), {"format": "pt"})
         config, labels = self.config, self.info.labels
         layout = LAYOUTS.get(config.model_type, PLAIN_LAYOUT)
         config.architectures = [layout.architecture or type(self.backbone).__name__]
@@ -120,8 +119,8 @@ class Encoder(nn.Module):
         head = {"width": self.width, "activation": self.head.activation_name, "dropout": self.head.dropout.p}
         (folder / "task.json").write_text(json.dumps({**asdict(self.info), "head": head}, indent=2) + "\n")
         if self.senses is not None:
-            save_file({"centroids": self.senses.centroids.half().cpu(), "offsets": self.senses.offsets.cpu()},
-                      folder / "senses.safetensors")
+            write_tensors(folder / "senses.safetensors", {"centroids": self.senses.centroids.half().cpu(),
+                                                          "offsets": self.senses.offsets.cpu()})
 
     def restore(self, folder: Path) -> None:
         """Set the weights to those that save() wrote into `folder`. ValueError where they do not fit."""

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -265,3 +266,7 @@ def test_a_checkpoint_that_may_not_be_read_is_named(mrpc, tiny_glue, capsys):
         finally:
             os.seteuid(0)
     assert f"{folder / 'model.safetensors'} cannot be read (Permission denied)" in line and "permissions" in line
+
+
+def test_the_weights_may_be_read_by_whom_the_umask_allows(mrpc):
+    assert stat.S_IMODE((mrpc / "model.safetensors").stat().st_mode) == stat.S_IMODE((mrpc / "config.json").stat().st_mode)

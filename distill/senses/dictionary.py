@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from data_utils.encode import EncodedDataset
 from distill.rundir import SaveError
 from models.heads import SenseLookup
 from models.unpickle import read_kmeanspkl, write_kmeanspkl
+from models.weights import write_tensors
 
 FILE = "senses.safetensors"
 
@@ -68,8 +68,8 @@ class SenseDictionary:
         """Write a safetensors file, whole or not at all."""
         temporary = path.with_name(path.name + ".tmp")
         try:
-            save_file({"centroids": self.centroids, "offsets": self.offsets, "counts": self.counts}, temporary,
-                      metadata={"provenance": json.dumps(dict(self.provenance))})
+            write_tensors(temporary, {"centroids": self.centroids, "offsets": self.offsets, "counts": self.counts},
+                          {"provenance": json.dumps(dict(self.provenance))})
             temporary.replace(path)
         except (OSError, SafetensorError) as error:
             temporary.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -87,10 +88,18 @@ def origin(command: list[str]) -> dict:
     """Where a run came from: command, commit, versions, device, time."""
     git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True,
                          text=True)
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {"command": command, "commit": git.stdout.strip() or None, "python": platform.python_version(),
-            "torch": torch.__version__, "transformers": transformers.__version__, "device": name,
+            "torch": torch.__version__, "transformers": transformers.__version__, "device": device_name(),
             "ranks": workers.world(), "started": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def device_name() -> str:
+    """The GPU, or the processor with the number of threads that torch uses on it."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    facts = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    model = re.search(r"model name\s*: (.+)", facts)
+    return f"{model[1] if model else platform.machine()}, {torch.get_num_threads()} threads"
 
 
 class RunDir:

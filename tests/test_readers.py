@@ -1,6 +1,6 @@
 """Readers: a golden row per task, the quirks of real copies, and every malformed file answered with file:line."""
-import io
 import hashlib
+import io
 import logging
 import socket
 import time

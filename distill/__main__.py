@@ -29,7 +29,8 @@ def main(words: list[str]) -> int:
         nearest = difflib.get_close_matches(verb, VERBS, 1, 0)[0]
         print(f"unknown verb {verb!r}: did you mean {nearest}?\n{usage()}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    first = os.environ.get("RANK", "0") == "0"  # torchrun's: what is the same on every rank is said once
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a shared machine spinning threads cost up to 20x
@@ -58,6 +59,8 @@ def process_group():
     workers.start()
     try:
         yield
+    except workers.FailedElsewhere:
+        sys.exit(1)
     finally:
         workers.stop()
 

@@ -82,7 +82,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
                    torch.amp.GradScaler(device.type, enabled=cfg.fp16), stream)
     load_last(run, run_dir)
     replica = module if workers.world() == 1 else DistributedDataParallel(
-        module, broadcast_buffers=False, gradient_as_bucket_view=True)  # buffers are constants here
+        module, forward_sync_buffers=False, gradient_as_bucket_view=True)  # buffers are constants here
     eval_every = cfg.eval_steps or stream.steps_per_epoch
     save_every = cfg.save_steps or eval_every
     started = time.monotonic()
@@ -111,9 +111,8 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             if stop and run.step < steps:
                 raise Interrupted(f"stopped by {received[0] if received else 'another rank'} after step {run.step} of "
                                   f"{steps}; saved in {run_dir.last}: the same command goes on from there")
-    if evaluate is None and workers.is_main():
-        write_folder(run_dir.best, student.save)
-    workers.barrier()
+    if evaluate is None:
+        workers.on_main(lambda: write_folder(run_dir.best, student.save))
     return run.best
 
 
@@ -199,8 +198,7 @@ def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> N
         run.latest = scores = evaluate(student)
     if run.best is None or scores.selection > run.best.selection:
         run.best = scores
-        if workers.is_main():
-            write_folder(run_dir.best, lambda folder: _fill_best(folder, student, scores))
+        workers.on_main(lambda: write_folder(run_dir.best, lambda folder: _fill_best(folder, student, scores)))
     if workers.is_main():
         run_dir.log({"step": run.step, "scores": scores.values})
 

@@ -115,19 +115,20 @@ class RunDir:
     def begin(self, config, facts: dict | None = None) -> None:
         """Claim the folder for `config`. ValueError where it holds a run with other settings, or another process
         works in it. `facts` (data checksums, preset) go into origin.json."""
-        if workers.is_main():
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                self._claim()
-            except OSError as error:
-                raise SaveError(f"cannot use the run directory {self.path}: {error.strerror or error}") from error
-            made = self._has_made_something()
-            if made:
-                self._check_config(asdict(config))
-            write_json(self.path / "config.json", asdict(config))
-            if not made or not (self.path / "origin.json").exists():
-                write_json(self.path / "origin.json", {**origin(sys.argv), **(facts or {})})
-        workers.barrier()
+        workers.on_main(lambda: self._begin(asdict(config), facts or {}))
+
+    def _begin(self, config: dict, facts: dict) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._claim()
+        except OSError as error:
+            raise SaveError(f"cannot use the run directory {self.path}: {error.strerror or error}") from error
+        made = self._has_made_something()
+        if made:
+            self._check_config(config)
+        write_json(self.path / "config.json", config)
+        if not made or not (self.path / "origin.json").exists():
+            write_json(self.path / "origin.json", {**origin(sys.argv), **facts})
 
     def _claim(self) -> None:
         self._lock = (self.path / ".lock").open("w")

@@ -98,9 +98,7 @@ def cached_teacher(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) 
                 senses.append(found.senses.cpu().numpy())
                 progress_bar.update()
         parts = [part for rank in workers.gather(list(zip(mine, logits, senses, strict=True))) for part in rank]
-        if workers.is_main():
-            write_folder(folder, lambda path: _fill(path, dataset, parts))
-        workers.barrier()
+        workers.on_main(lambda: write_folder(folder, lambda path: _fill(path, dataset, parts)))
     return CachedTeacher(folder)
 
 

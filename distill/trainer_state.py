@@ -15,9 +15,7 @@ def save_last(run, run_dir: RunDir) -> None:
     """Write run_dir/last whole: best's format, and the trainer's state (optimiser, scaler, stream, objective, step,
     best scores, the open line of the log)."""
     open_sums = workers.total({name: float(value) for name, value in run.term_sums.items()})
-    if workers.is_main():
-        write_folder(run_dir.last, lambda folder: _fill(folder, run, open_sums))
-    workers.barrier()
+    workers.on_main(lambda: write_folder(run_dir.last, lambda folder: _fill(folder, run, open_sums)))
 
 
 def _fill(folder: Path, run, open_sums: dict[str, float]) -> None:

@@ -1,6 +1,7 @@
 """The processes of a run: one, or as many as torchrun started. Ask here; nothing is stored."""
 
 import os
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -38,6 +39,23 @@ def is_main() -> bool:
 def device() -> torch.device:
     """The accelerator of this process, the CPU where there is none."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+class FailedElsewhere(RuntimeError):
+    """Another rank failed and has said why; this one stops without a word."""
+
+
+def on_main(action: Callable[[], None]) -> None:
+    """Run `action` on rank 0 while the others wait. A user's mistake or a full disk there ends every rank: with the
+    error on rank 0, with FailedElsewhere on the others."""
+    failure = None
+    if is_main():
+        try:
+            action()
+        except (ValueError, OSError) as error:
+            failure = error
+    if any_rank(failure is not None):
+        raise failure or FailedElsewhere("rank 0 failed")
 
 
 def barrier() -> None:

@@ -265,7 +265,7 @@ def test_two_ranks_train_as_one_process_does(tiny_bert, tmp_path):
                 for path in (tmp_path / kind, tmp_path / "alone" / kind)]
         assert len(logs[0]) == len(logs[1]) == 3
         for one, other in zip(*logs, strict=True):
-            assert one["terms"] == pytest.approx(other["terms"], rel=1e-4)
+            assert one["terms"] == pytest.approx(other["terms"], rel=1e-4, abs=1e-7)  # kl is a difference of logs near 1
             assert (one["step"], one["examples"], one["weights"]) == (other["step"], other["examples"], other["weights"])
     for rank in range(2):
         assert "step 1:" in (tmp_path / f"nan{rank}.txt").read_text(), "a NaN of one rank must stop every rank"

@@ -17,8 +17,10 @@ from tests.training import (
     Parts,
     assert_same,
     exact_arithmetic,
+    free_port,
     holding_run,
     left_behind,
+    one_rank_of_the_program,
     prepare_processes,
     settings,
     start,
@@ -237,3 +239,17 @@ def test_a_folder_that_cannot_be_filled_leaves_the_old_one(tmp_path):
     write_folder(folder, lambda path: (path / "b").write_text("new"))
     assert contents(tmp_path) == {"best/b": b"new"}
     assert whole_folder(tmp_path / "never") is None
+
+
+def test_a_refusal_on_two_ranks_is_one_line_from_the_first_and_ends_both(tiny_bert, tiny_glue, tmp_path):
+    words = ["train", "finetune", "CoLA", "--model", str(tiny_bert), "--data_dir", str(tiny_glue), "--max_steps", "2",
+             "--output_dir", str(tmp_path / "out")]
+    assert main(words) == 0
+    port = free_port()
+    ranks = [start(one_rank_of_the_program, rank, port, [*words, "--seed", "7"], tmp_path / f"said{rank}") for rank in range(2)]
+    for rank in ranks:
+        rank.join(120)
+        assert rank.exitcode == 1
+    first, second = ([line for line in (tmp_path / f"said{rank}").read_text().splitlines() if "error" in line.lower()
+                      or "Traceback" in line] for rank in range(2))
+    assert len(first) == 1 and "seed: 42 -> 7" in first[0] and second == []

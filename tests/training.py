@@ -7,6 +7,7 @@ import multiprocessing.forkserver
 import os
 import random
 import socket
+import sys
 import unittest.mock
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from data_utils.batching import TrainStream
 from data_utils.encode import EncodedDataset, encode
 from data_utils.tasks import Example, Task, get_task
 from distill import workers
+from distill.__main__ import main
 from distill.engine import Interrupted, NonFiniteLossError, fit
 from distill.recipes import finetune, sense_kd
 from distill.rundir import RunDir
@@ -202,3 +204,10 @@ def holding_run(cfg, ready, done) -> None:
     run_dir = RunDir(cfg.output_dir)
     run_dir.begin(cfg)
     ready.set(), done.wait(60)
+
+
+def one_rank_of_the_program(rank: int, port: int, words: list[str], said: Path) -> None:
+    """What torchrun would start: one of two ranks of the command line; its stderr goes into `said`."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with said.open("w") as file, contextlib.redirect_stderr(file):
+        sys.exit(main(words))

@@ -8,7 +8,6 @@ Every stage writes to places that are known before it starts, so doing a part tw
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,15 +68,16 @@ class SenseConfig:
 def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, provenance: dict[str, str]) -> SenseDictionary:
     """The sense dictionary of `teacher` over the corpus, also written to run_dir. Every rank returns it."""
     check_precision(cfg, workers.device())
+    check_length(teacher, cfg.max_length)
     if not -teacher.depth - 1 <= cfg.layer <= teacher.depth:
         raise ValueError(f"--layer {cfg.layer}: the teacher has the layers 0 (the embeddings) to {teacher.depth}, counted from "
                          f"the last -1 to {-teacher.depth - 1}")
     work = run_dir.path / "work"
-    vocabulary = teacher.config.vocab_size
-    if workers.is_main() and not (work / "corpus").exists():
-        write_folder(work / "corpus", lambda folder: tokenise_corpus(
-            cfg.corpus, task, cfg.data_dir, teacher.tokenizer, cfg.max_length, vocabulary, folder))
-    workers.barrier()
+
+    def tokenise(folder: Path) -> None:
+        tokenise_corpus(cfg.corpus, task, cfg.data_dir, teacher.tokenizer, cfg.max_length, teacher.config.vocab_size, folder)
+
+    workers.on_main(lambda: (work / "corpus").exists() or write_folder(work / "corpus", tokenise))
     corpus, counts = open_corpus(work / "corpus")
     sample = sample_occurrences(corpus, counts, cfg.cap, cfg.seed)
     vectors = _array(work / "vectors.bin", (len(sample.row), teacher.width))
@@ -86,14 +86,10 @@ def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, prove
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     centroids = _array(work / "centroids.bin", (int(offsets[-1]), teacher.width))
     cluster(cfg, vectors, sample.offsets, centroids, offsets, work)
-    if workers.is_main():
-        provenance = {**provenance, "corpus": cfg.corpus, **{f"corpus_{key}": str(value) for key, value in
-                                                            read_json(work / "corpus" / "corpus.json").items()}}
-        dictionary = SenseDictionary(torch.from_numpy(np.asarray(centroids)), torch.from_numpy(offsets),
-                                     torch.from_numpy(counts.astype(np.int32)), provenance)
-        dictionary.save(run_dir.path / FILE)
-        shutil.rmtree(work)
-    workers.barrier()
+    facts = {f"corpus_{key}": str(value) for key, value in read_json(work / "corpus" / "corpus.json").items()}
+    dictionary = SenseDictionary(torch.from_numpy(np.asarray(centroids)), torch.from_numpy(offsets),
+                                 torch.from_numpy(counts.astype(np.int32)), {**provenance, "corpus": cfg.corpus, **facts})
+    workers.on_main(lambda: dictionary.save(run_dir.path / FILE))
     return SenseDictionary.load(run_dir.path / FILE)
 
 
@@ -101,7 +97,10 @@ def _array(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """A float16 array on disk, made once at its full size, so that a full disk is found before the work (a write
     into a mapped file that has no blocks would kill the process)."""
     size = shape[0] * shape[1] * 2
-    if workers.is_main() and (not path.exists() or path.stat().st_size != size):
+
+    def allocate() -> None:
+        if path.exists() and path.stat().st_size == size:
+            return
         try:
             with path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
@@ -109,7 +108,8 @@ def _array(path: Path, shape: tuple[int, int]) -> np.ndarray:
             path.unlink(missing_ok=True)
             raise SaveError(f"cannot write {path} of {size / 2**20:.1f} MiB: {error.strerror}. Free some space and run the "
                             "same command again") from error
-    workers.barrier()
+
+    workers.on_main(allocate)
     return np.memmap(path, np.float16, "r+", shape=shape)
 
 

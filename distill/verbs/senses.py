@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shutil
 import time
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def build_senses(task_name: str, cfg: SenseConfig) -> None:
                             "coverage": {split: dictionary.coverage(dataset) for split, dataset in dev.items()},
                             "seconds": round(time.monotonic() - started, 1)})
     if workers.is_main():
+        shutil.rmtree(run_dir.path / "work", ignore_errors=True)
         print(describe(SenseDictionary.load(run_dir.path / FILE)))
         facts = read_json(run_dir.scores_file)
         print(f"  {facts['bytes'] / 2**20:.1f} MiB beside the teacher's {teacher_bytes / 2**20:.1f} MiB; built in "

@@ -11,12 +11,12 @@ from distill.rundir import write_text
 from models.encoder import Encoder
 
 
-def write_submission(encoder: Encoder, task: Task, data_dir: str, folder: Path) -> list[Path]:
+def write_submission(encoder: Encoder, task: Task, data_dir: str, folder: Path, max_length: int = 0) -> list[Path]:
     """Predict every test split of `task` and write `index<TAB>prediction` files into `folder` (rank 0 alone);
     returns their paths."""
     written = []
     for split in task.test_splits:
-        dataset = encode_split(encoder, task, split, data_dir)
+        dataset = encode_split(encoder, task, split, data_dir, max_length)
         predicted = predictions(predict(encoder, dataset), encoder.info.labels, task)
         if workers.is_main():
             folder.mkdir(parents=True, exist_ok=True)

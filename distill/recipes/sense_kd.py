@@ -65,8 +65,9 @@ class Config(TrainConfig):
 
 
 # paper: skd.md 3.3, DeBERTa-v3, global batch 192, Ranger-AdaBelief under one cycle, the sense loss alone, head frozen.
-# small: tuned here on minilm; sense_alone and labels_alone are its controls, which leave terms out. large: not tuned, no weights of such a teacher could be had; the rate that r1's large
-# encoders need.
+# small: what README's table of minilm was made with, a first choice, not the end of a search; sense_alone and
+# labels_alone are its controls, which leave terms out. large: not tuned, no weights of such a teacher could be had; the
+# rate that r1's large encoders need.
 PER_TASK = {
     "paper": {
         "CoLA": {"learning_rate": 1e-3, "num_train_epochs": 40},

@@ -43,6 +43,8 @@ def main(words: list[str]) -> None:
     encoder = opened.encoder.to(workers.device())
     if encoder.info.task != named.name:
         raise ValueError(f"{given.checkpoint} was trained on {encoder.info.task}, not on {named.name}")
+    if given.pooling:
+        encoder.info = replace(encoder.info, pooling=given.pooling)
     lookup = SenseDictionary.load(given.senses).lookup(workers.device()) if given.senses else encoder.senses
     if not task.dev_splits:
         if not given.submission:
@@ -50,9 +52,7 @@ def main(words: list[str]) -> None:
         readings = {}
     else:
         datasets = dev_splits(encoder, task, given.data_dir, given.max_length)
-        if given.pooling:
-            encoder.info = replace(encoder.info, pooling=given.pooling)
-        elif not opened.pooling_known:
+        if not (given.pooling or opened.pooling_known):
             encoder.info = replace(encoder.info, pooling=probe_pooling(encoder, task, next(iter(datasets.values()))))
         readings = {"continuous states": score(encoder.with_head_input("continuous"), task, datasets)}
         if lookup is not None:
@@ -64,7 +64,7 @@ def main(words: list[str]) -> None:
             write_json(Path(given.output), {reading: scores.to_json() for reading, scores in readings.items()})
     if given.submission:
         own = encoder if encoder.info.head_input == "continuous" else encoder.with_head_input("senses", lookup)
-        for path in write_submission(own, task, given.data_dir, Path(given.submission)):
+        for path in write_submission(own, task, given.data_dir, Path(given.submission), given.max_length):
             logger.info("wrote %s", path)
 
 

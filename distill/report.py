@@ -3,9 +3,12 @@
 A record is one line of scripts/results.jsonl: one metric of one system on one task and split, for one seed.
 """
 
+import fcntl
 import json
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,10 +55,24 @@ def read_records(path: Path) -> list[Record]:
 
 
 def write_records(path: Path, new: Iterable[Record]) -> None:
-    """Add records; one that says the same (table, row, task, split, metric, seed) as an old one replaces it."""
-    records = {_key(record): record for record in (read_records(path) if path.exists() else [])}
-    records.update({_key(record): record for record in new})
-    write_text(path, "".join(json.dumps(asdict(record)) + "\n" for record in records.values()))
+    """Add records; one that says the same (table, row, task, split, metric, seed) as an old one replaces it.
+
+    Pipelines that run side by side may add to the same file: each waits for its turn.
+    """
+    with _turn(path.parent):
+        records = {_key(record): record for record in (read_records(path) if path.exists() else [])}
+        records.update({_key(record): record for record in new})
+        write_text(path, "".join(json.dumps(asdict(record)) + "\n" for record in records.values()))
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _key(record: Record) -> tuple:

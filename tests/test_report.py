@@ -1,6 +1,7 @@
 """Records and the tables rendered from them."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import pytest
@@ -31,6 +32,13 @@ def test_a_record_replaces_the_one_that_says_the_same_and_no_other(tmp_path):
     write_records(path, [record("teacher", 0.8, 1), record("teacher", 0.9, 2)])
     write_records(path, [record("teacher", 0.85, 1)])
     assert sorted(entry.value for entry in read_records(path)) == [0.85, 0.9]
+
+
+def test_pipelines_side_by_side_lose_no_record(tmp_path):
+    path = tmp_path / "results.jsonl"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda seed: write_records(path, [record("teacher", 0.8, seed)]), range(40)))
+    assert sorted(entry.seed for entry in read_records(path)) == list(range(40))
 
 
 def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path):

@@ -68,6 +68,7 @@ class Config(TrainConfig):
 # small: what README's table of minilm was made with, a first choice, not the end of a search; sense_alone and
 # labels_alone are its controls, which leave terms out. large: not tuned, no weights of such a teacher could be had; the
 # rate that r1's large encoders need.
+LONG_TASK = {"num_train_epochs": 1, "learning_rate": 5e-5}  # as the teacher's
 PER_TASK = {
     "paper": {
         "CoLA": {"learning_rate": 1e-3, "num_train_epochs": 40},
@@ -79,9 +80,9 @@ PER_TASK = {
         "SST-2": {"learning_rate": 5e-4},
         "STS-B": {"learning_rate": 2e-3},
     },
-    "small": {},
-    "sense_alone": {},
-    "labels_alone": {},
+    "small": {"SST-2": LONG_TASK},
+    "sense_alone": {"SST-2": LONG_TASK},
+    "labels_alone": {"SST-2": LONG_TASK},
     "large": {},
 }
 SMALL = {"num_train_epochs": 3, "learning_rate": 1e-4}

@@ -85,7 +85,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
         module, forward_sync_buffers=False, gradient_as_bucket_view=True)  # buffers are constants here
     eval_every = cfg.eval_steps or stream.steps_per_epoch
     save_every = cfg.save_steps or eval_every
-    started = time.monotonic()
+    started = time.monotonic() - run_dir.logged_seconds()
     with bar(steps, "train", "step", run.step) as progress_bar, _signals() as received:
         while run.step < steps:
             _seed_step(cfg.seed, run.step)

@@ -164,8 +164,16 @@ class RunDir:
     def rewind_log(self, step: int) -> None:
         """Drop the log's lines beyond `step`: they will be written again."""
         if self.log_file.exists():
-            whole = [line for line in self.log_file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            write_text(self.log_file, "".join(line for line in whole if json.loads(line)["step"] <= step))
+            write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in self._logged() if line["step"] <= step))
+
+    def logged_seconds(self) -> float:
+        """Seconds that the log's lines account for, over all sittings of the run."""
+        return max((line["seconds"] for line in self._logged() if "seconds" in line), default=0.0)
+
+    def _logged(self) -> list[dict]:
+        """The log's lines, without one that a kill left unfinished."""
+        text = self.log_file.read_text() if self.log_file.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def scores(self) -> Scores:
         """The scores of the finished run; ValueError where it is not finished."""

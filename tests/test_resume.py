@@ -112,6 +112,18 @@ def test_a_killed_run_goes_on_from_its_checkpoint_bit_for_bit(tiny_bert, tmp_pat
     assert_same(left_behind(tmp_path), undisturbed["adamw"])
 
 
+def test_the_seconds_of_a_run_are_those_of_all_its_sittings(tiny_bert, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_bert, tmp_path, settings(), at=5, action=pull_the_plug)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    log[0]["seconds"] += 1000
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log) + '{"step": 5, "seco')
+    assert 1000 < RunDir(tmp_path).logged_seconds() < 1100
+    train(tiny_bert, tmp_path, settings())
+    seconds = [json.loads(line).get("seconds", 0) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert max(seconds) == seconds[-2] > 1000, "the last line of terms, before the last scores"
+
+
 def test_a_run_killed_while_it_exchanged_checkpoints_goes_on_from_the_old_one(tiny_bert, tmp_path, undisturbed):
     with pytest.raises(KeyboardInterrupt):
         train(tiny_bert, tmp_path, settings(), at=5, action=pull_the_plug)

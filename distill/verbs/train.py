@@ -34,7 +34,7 @@ def main(words: list[str]) -> None:
         run_dir.begin(config)
         logger.info("%s is complete: nothing to do (remove the folder to train again)", run_dir.path)
     else:
-        started = time.monotonic()
+        started = time.monotonic() - run_dir.logged_seconds()
         scores = recipe.run(config, task, run_dir)
         if workers.is_main():
             run_dir.finish({**scores.to_json(), "seconds": round(time.monotonic() - started, 1)})

@@ -10,7 +10,6 @@ MODEL=${MODEL:-minilm}
 TASKS=${TASKS:-MRPC CoLA STS-B}
 SEEDS=${SEEDS:-1 2 3}
 POOLINGS=${POOLINGS:-cls first_token mean}
-EPOCHS=${EPOCHS:-2}                                 # of the students: they start from the teacher's layers
 RUNS=${RUNS:-./runs/choices}                        # everything is written below
 RECORDS=${RECORDS:-./scripts/results.jsonl}
 
@@ -27,7 +26,7 @@ for task in $TASKS; do
             name=$1 seed=$2
             shift 2
             distill train sense_kd "$task" --data_dir "$DATA" --teacher "$out/teacher/best" --senses "$out/senses" \
-                --cache_dir "$out/cache" --num_train_epochs "$EPOCHS" --seed "$seed" --output_dir "$out/$name-$seed" "$@"
+                --cache_dir "$out/cache" --seed "$seed" --output_dir "$out/$name-$seed" "$@"
         }
         for seed in $SEEDS; do
             # With the sense loss alone the head is not trained: what it reads is a question for the evaluation only.

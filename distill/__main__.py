@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from contextlib import contextmanager, nullcontext
 
 VERBS = {"train": "train a recipe on a task: finetune (a teacher), sense_kd (a student), ...",
@@ -36,6 +37,7 @@ def main(words: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a shared machine spinning threads cost up to 20x
     for noisy in ("httpx", "transformers", "huggingface_hub", "datasets", "filelock"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     try:
         with nullcontext() if verb == "data" else process_group():
             importlib.import_module(f"distill.verbs.{verb}").main(rest)

@@ -55,8 +55,28 @@ class ClassificationHead(nn.Module):
             return self.out(self.dropout(self.activation(self.dense(pooled_BD.float()))))
 
 
+class SenseScores(torch.autograd.Function):
+    """<h_m, s> for every sense s of every token m, one number each: a sampled product of dense matrices.
+
+    forward(hidden_MD, centroids_ND, first_M1, sense_S) -> scores [S]: the senses of token m are the rows
+    sense_S[first_M1[m] : first_M1[m + 1]] of the centroids. Only hidden has a gradient. No sense is copied.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_MD, centroids_ND, first_M1, sense_S):
+        ctx.save_for_backward(centroids_ND, first_M1, sense_S)
+        wanted = torch.sparse_csr_tensor(first_M1, sense_S, hidden_MD.new_zeros(len(sense_S)),
+                                         (len(hidden_MD), len(centroids_ND)), check_invariants=False)
+        return torch.sparse.sampled_addmm(wanted, hidden_MD, centroids_ND.T, beta=0.0).values()
+
+    @staticmethod
+    def backward(ctx, grad_S):
+        centroids_ND, first_M1, sense_S = ctx.saved_tensors
+        return F.embedding_bag(sense_S, centroids_ND, first_M1[:-1], mode="sum", per_sample_weights=grad_S), None, None, None
+
+
 class SenseLookup(nn.Module):
-    """The senses of a vocabulary as one packed table, looked up by ragged gathers.
+    """The senses of a vocabulary as one packed table, float32.
 
     The senses of type w are centroids[offsets[w] : offsets[w + 1]]:
 
@@ -69,7 +89,7 @@ class SenseLookup(nn.Module):
 
     def __init__(self, centroids_ND: Tensor, offsets: Tensor):
         super().__init__()
-        self.register_buffer("centroids", centroids_ND, persistent=False)
+        self.register_buffer("centroids", centroids_ND.float(), persistent=False)
         self.register_buffer("offsets", offsets, persistent=False)
         self.max_senses = int((offsets[1:] - offsets[:-1]).max())
 
@@ -88,14 +108,14 @@ class SenseLookup(nn.Module):
 
         Every id must be known(). Gradient flows to hidden_MD; the senses are constants.
         """
-        first_M = self.offsets[ids_M]
-        slots_K = torch.arange(self.max_senses, device=ids_M.device)
-        index_MK = first_M[:, None] + slots_K
-        missing_MK = index_MK >= self.offsets[ids_M + 1][:, None]
-        senses_MKD = F.embedding(index_MK.masked_fill(missing_MK, 0), self.centroids).float()
+        size_M = self.offsets[ids_M + 1] - self.offsets[ids_M]
+        first_M1 = F.pad(size_M.cumsum(0), (1, 0))
+        shift_S = torch.repeat_interleave(self.offsets[ids_M] - first_M1[:-1], size_M)
+        sense_S = torch.arange(len(shift_S), device=ids_M.device) + shift_S
         with torch.autocast(hidden_MD.device.type, enabled=False):
-            scores_MK = torch.bmm(senses_MKD, hidden_MD.float().unsqueeze(-1)).squeeze(-1)
-        return scores_MK.masked_fill(missing_MK, float("-inf"))
+            scores_S = SenseScores.apply(hidden_MD.float(), self.centroids, first_M1, sense_S)
+        there_MK = torch.arange(self.max_senses, device=ids_M.device) < size_M[:, None]
+        return scores_S.new_full(there_MK.shape, float("-inf")).masked_scatter(there_MK, scores_S)
 
     def nearest(self, hidden_MD: Tensor, ids_M: Tensor) -> Tensor:
         """Index [M] int64 of the best sense within its type; every id must be known()."""

@@ -16,6 +16,7 @@ def pytest_configure(config):
     for marker in ("slow: takes minutes; not in the default run", "gpu: needs a CUDA device",
                    "network: needs the hub", "realdata: reads ../shared/data where it is present"):
         config.addinivalue_line("markers", marker)
+    config.addinivalue_line("filterwarnings", "ignore:Sparse CSR tensor support is in beta")
 
 
 def pytest_collection_modifyitems(config, items):

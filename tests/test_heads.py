@@ -142,6 +142,13 @@ def test_the_gradient_of_the_scores_goes_to_the_state_and_not_to_the_senses(look
     assert not any(True for _ in lookup.parameters()) and not lookup.state_dict(), "senses are no weights of a student"
 
 
+def test_no_tokens_have_no_scores_and_a_gradient_all_the_same(lookup):
+    hidden = torch.zeros(0, lookup.width, requires_grad=True)
+    scores = lookup.scores(hidden, torch.zeros(0, dtype=torch.int64))
+    scores.sum().backward()
+    assert scores.shape == (0, lookup.max_senses) and hidden.grad.shape == hidden.shape
+
+
 def test_half_precision_senses_are_scored_in_float32(lookup):
     half = SenseLookup(lookup.centroids.half(), lookup.offsets)
     rounded = SenseLookup(lookup.centroids.half().float(), lookup.offsets)

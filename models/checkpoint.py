@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from models.attention import use_fast_attention
 from models.encoder import Encoder, TaskInfo
 from models.heads import ClassificationHead, SenseLookup, check_pooling
 from models.pretrained import load_config, load_tokenizer
@@ -67,7 +68,7 @@ def build_encoder(config, state: dict[str, Tensor], info: TaskInfo, head: dict, 
                   senses: SenseLookup | None = None) -> Encoder:
     """An encoder from a config and tensors named as transformers names them; `head` has width, activation and
     dropout; `source` is for messages."""
-    backbone = AutoModel.from_config(config)
+    backbone = use_fast_attention(AutoModel.from_config(config))
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
     adaptor = nn.Linear(config.hidden_size, head["width"]) if "adaptor.weight" in state else None

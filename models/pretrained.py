@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import cached_file
 
+from models.attention import use_fast_attention
 from models.encoder import Encoder, TaskInfo
 from models.heads import ClassificationHead, check_pooling
 from models.import_checkpoint import load_published_tokenizer
@@ -88,7 +89,7 @@ def pretrained_encoder(name: str, info: TaskInfo, dropout: float) -> Encoder:
     """A pre-trained backbone with a head for `info`; the head's dense layer is the backbone's own pooler where the
     checkpoint has one (BERT), fresh otherwise. Sets no RNG: seed torch before."""
     check_pooling(info.pooling)
-    backbone = _load(partial(AutoModel.from_pretrained, dtype=torch.float32), name, "weights")
+    backbone = use_fast_attention(_load(partial(AutoModel.from_pretrained, dtype=torch.float32), name, "weights"))
     config = backbone.config
     activation = LAYOUTS.get(config.model_type, PLAIN_LAYOUT).activation
     head = ClassificationHead(config.hidden_size, info.num_labels, activation, dropout)

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,14 +59,15 @@ def write_records(path: Path, new: Iterable[Record]) -> None:
 
     Pipelines that run side by side may add to the same file: each waits for its turn.
     """
-    with _turn(path.parent):
+    with turn(path.parent):
         records = {_key(record): record for record in (read_records(path) if path.exists() else [])}
         records.update({_key(record): record for record in new})
         write_text(path, "".join(json.dumps(asdict(record)) + "\n" for record in records.values()))
 
 
 @contextmanager
-def _turn(folder: Path) -> Iterator[None]:
+def turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process is changing records in `folder`."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -86,14 +87,14 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None) -> l
     config, origin, own = (read_json(run / name) for name in ("config.json", "origin.json", "scores.json"))
     task = read_json(run / "best" / "task.json")
     scores = scores or own
-    command = _portable(origin["command"])
+    command = portable(origin["command"])
     return [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
                    scores["errors"][key], config["seed"], command.split()[4], command, origin["commit"],
                    digest(config), origin["device"], own["seconds"])
             for key, value in scores["values"].items()]
 
 
-def _portable(words: Sequence[str]) -> str:
+def portable(words: Sequence[str]) -> str:
     """The command as a reader would type it: absolute paths cut to their last two parts."""
     short = [re.sub(r"^/.*?([^/]+/[^/]+)$", r"\1", word) for word in words[1:]]
     return " ".join(["python", "-m", "distill", *short])
@@ -125,12 +126,17 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def render(text: str, records: Sequence[Record]) -> str:
+def tables_of(records: Sequence[Record]) -> dict[str, str]:
+    """Every table that the records hold, by name."""
+    names = dict.fromkeys(record.table for record in records)
+    return {name: table([record for record in records if record.table == name]) for name in names}
+
+
+def render(text: str, tables: Mapping[str, str]) -> str:
     """`text` with the lines between `<!-- table NAME -->` and `<!-- end -->` replaced by the table NAME."""
     def replaced(match: re.Match) -> str:
-        chosen = [record for record in records if record.table == match[1]]
-        if not chosen:
+        if match[1] not in tables:
             raise ValueError(f"there is no record of the table {match[1]!r}")
-        return f"<!-- table {match[1]} -->\n{table(chosen)}\n<!-- end -->"
+        return f"<!-- table {match[1]} -->\n{tables[match[1]]}\n<!-- end -->"
 
     return re.sub(r"<!-- table (\S+) -->\n.*?<!-- end -->", replaced, text, flags=re.DOTALL)

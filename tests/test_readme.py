@@ -4,14 +4,15 @@ import re
 from pathlib import Path
 
 from data_utils.tasks import task_names
-from distill.report import read_records, render
+from distill.report import render
+from distill.verbs.report import all_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
 def test_every_table_is_what_the_records_give():
-    assert render(README, read_records(ROOT / "scripts" / "results.jsonl")) == README
+    assert render(README, all_tables(ROOT / "scripts" / "results.jsonl", ROOT / "scripts" / "speed.jsonl")) == README
 
 
 def test_every_script_that_it_names_exists():

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from distill.report import Record, mean_and_error, read_records, render, table, write_records
+from distill.report import Record, mean_and_error, read_records, render, table, tables_of, write_records
 
 
 def record(row: str, value: float, seed: int, task: str = "MRPC", metric: str = "f1") -> Record:
@@ -51,8 +51,8 @@ def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path):
 
 def test_rendering_replaces_the_marked_lines_only_and_refuses_an_unknown_table():
     text = "before\n<!-- table main -->\nold\n<!-- end -->\nafter\n"
-    rendered = render(text, [record("teacher", 0.8, 1)])
+    rendered = render(text, tables_of([record("teacher", 0.8, 1)]))
     assert rendered.startswith("before\n<!-- table main -->\n| | MRPC dev, f1 |") and rendered.endswith("<!-- end -->\nafter\n")
     assert "old" not in rendered
     with pytest.raises(ValueError, match="other"):
-        render(text.replace("main", "other"), [record("teacher", 0.8, 1)])
+        render(text.replace("main", "other"), tables_of([record("teacher", 0.8, 1)]))

@@ -135,20 +135,21 @@ def collect(cfg: SenseConfig, teacher: Encoder, corpus: EncodedDataset, sample: 
             work: Path) -> None:
     """Write the hidden state of every sampled occurrence to its row of `vectors`; sequences without one are not read."""
     teacher.eval().to(workers.device())
-    first = np.searchsorted(sample.place, corpus.offsets[:-1])
-    last = np.searchsorted(sample.place, corpus.offsets[1:])
-    used = np.flatnonzero(last > first)
+    used = np.flatnonzero(sample.held(corpus) > 0)
     batches = [used[rows] for rows in sequential_batches(corpus.lengths[used], cfg.max_tokens)]
     for rows in _resumable(batches, work, "collect", vectors):
         batch = collate(corpus, rows, teacher.info.task, teacher.tokenizer.pad_token_id).to(workers.device())
         with autocast(cfg, workers.device()):
             hidden_BTD = teacher.encode(batch)[cfg.layer]
-        taken = np.concatenate([np.arange(first[row], last[row]) for row in rows])
-        line = np.repeat(np.arange(len(rows)), last[rows] - first[rows])
-        column = sample.place[taken] - corpus.offsets[rows][line]
-        states_MD = hidden_BTD.flatten(0, 1).index_select(0, torch.from_numpy(line * hidden_BTD.shape[1] + column)
-                                                          .to(hidden_BTD.device))
-        vectors[sample.row[taken]] = states_MD.half().cpu().numpy()
+        keep_sampled(hidden_BTD, rows, corpus, sample, vectors)
+
+
+def keep_sampled(hidden_BTD: torch.Tensor, sequences: np.ndarray, corpus: EncodedDataset, sample: Sample,
+                 vectors: np.ndarray) -> None:
+    """Write the sampled positions of the states of `sequences` to their rows of `vectors` (float16)."""
+    line, column, row = sample.of(sequences, corpus)
+    place = torch.from_numpy(line * hidden_BTD.shape[1] + column).to(hidden_BTD.device)
+    vectors[row] = hidden_BTD.flatten(0, 1).index_select(0, place).half().cpu().numpy()
 
 
 def cluster(cfg: SenseConfig, vectors: np.ndarray, starts: np.ndarray, centroids: np.ndarray, offsets: np.ndarray,

@@ -22,6 +22,18 @@ class Sample:
     row: np.ndarray
     offsets: np.ndarray
 
+    def held(self, corpus: EncodedDataset) -> np.ndarray:
+        """How many of each sequence's occurrences are in the sample."""
+        return np.diff(np.searchsorted(self.place, corpus.offsets))
+
+    def of(self, sequences: np.ndarray, corpus: EncodedDataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The sampled occurrences in `sequences`: index into `sequences`, position in the sequence, row."""
+        first = np.searchsorted(self.place, corpus.offsets[sequences])
+        count = np.searchsorted(self.place, corpus.offsets[sequences + 1]) - first
+        line = np.repeat(np.arange(len(sequences)), count)
+        taken = first[line] + np.arange(len(line)) - np.repeat(np.cumsum(count) - count, count)
+        return line, self.place[taken] - corpus.offsets[sequences][line], self.row[taken]
+
 
 def splitmix64(keys: np.ndarray) -> np.ndarray:
     """A 64-bit mix of uint64 keys (Steele, Lea and Flood 2014): uniform, and a function of the key alone."""

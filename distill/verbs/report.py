@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from distill.report import read_records, records_of, render, table, write_records
+from distill.bench.records import read_speed, speed_table
+from distill.report import read_records, records_of, render, tables_of, write_records
 from distill.rundir import read_json, write_text
 
 
@@ -11,6 +12,7 @@ def main(words: list[str]) -> None:
     """`add TABLE ROW RUN` records a run, `table TABLE` prints one, `render FILE` renders all tables in a file."""
     parser = argparse.ArgumentParser(prog="python -m distill report", allow_abbrev=False)
     parser.add_argument("--records", type=Path, default=Path("scripts/results.jsonl"), help="the file of records")
+    parser.add_argument("--speed", type=Path, default=Path("scripts/speed.jsonl"), help="the file that `bench` writes")
     actions = parser.add_subparsers(dest="action", required=True)
     add = actions.add_parser("add", help="record the scores of a finished run")
     add.add_argument("table")
@@ -25,14 +27,18 @@ def main(words: list[str]) -> None:
         scores = read_json(given.scores)[given.reading] if given.scores else None
         write_records(given.records, records_of(given.run, given.table, given.row, scores))
         return
-    if not given.records.is_file():
-        raise ValueError(f"no records {given.records}: `report add` writes them")
-    records = read_records(given.records)
+    tables = all_tables(given.records, given.speed)
     if given.action == "render":
-        write_text(given.file, render(given.file.read_text(), records))
-        return
-    chosen = [record for record in records if record.table == given.table]
-    if not chosen:
-        raise ValueError(f"no table {given.table!r} in {given.records}: there are "
-                         f"{', '.join(sorted({record.table for record in records}))}")
-    print(table(chosen))
+        write_text(given.file, render(given.file.read_text(), tables))
+    elif given.table in tables:
+        print(tables[given.table])
+    else:
+        raise ValueError(f"no table {given.table!r} in {given.records}: there are {', '.join(sorted(tables))}")
+
+
+def all_tables(records: Path, speed: Path) -> dict[str, str]:
+    """The tables of both files of records; ValueError where the first is missing."""
+    if not records.is_file():
+        raise ValueError(f"no records {records}: `report add` writes them")
+    measured = {"speed": speed_table(read_speed(speed))} if speed.is_file() else {}
+    return {**tables_of(read_records(records)), **measured}

@@ -1,0 +1,66 @@
+"""Keeping sampled states, the host's side: against a Python loop over tokens into lists."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_utils.batching import sequential_batches
+from data_utils.encode import EncodedDataset
+from data_utils.tasks import get_task
+from distill.bench.corpus import PASS_TOKENS, encoder_for, sentences
+from distill.bench.timing import Comparison, timed
+from distill.senses.build import keep_sampled
+from distill.senses.sample import sample_occurrences
+
+ALL = 1 << 30  # no cap: both sides keep every occurrence
+
+
+def comparisons(cfg) -> Iterator[Comparison]:
+    """Per token, on states that the encoder is spared: random ones, of its width, on the CPU."""
+    task = get_task(cfg.task)
+    encoder = encoder_for(cfg, task)
+    corpus = sentences(cfg, encoder, task, cfg.tokens // 4)
+    batches = sequential_batches(corpus.lengths, PASS_TOKENS)
+    draw = torch.Generator().manual_seed(0)
+    states = [torch.randn(len(rows), int(corpus.lengths[rows].max()), encoder.width, generator=draw) for rows in batches]
+    with tempfile.TemporaryDirectory() as folder:
+        keeping = Keeping(corpus, batches, states, Path(folder) / "vectors")
+        yield Comparison("keeping states, host side", "a Python loop over tokens into lists", "tokens",
+                         timed(keeping.ours, len(corpus.ids)), timed(keeping.theirs, len(corpus.ids)), keeping.check)
+
+
+class Keeping:
+    """States of every token by type, our way into a mapped file, and token by token into a dict of lists."""
+
+    def __init__(self, corpus: EncodedDataset, batches: list[np.ndarray], states: list[Tensor], file: Path):
+        self.corpus, self.batches, self.states = corpus, batches, states
+        counts = np.bincount(corpus.ids)
+        self.sample = sample_occurrences(corpus, counts, ALL, seed=0)
+        self.vectors = np.memmap(file, np.float16, "w+", shape=(len(corpus.ids), states[0].shape[2]))
+
+    def ours(self) -> None:
+        for rows, hidden_BTD in zip(self.batches, self.states):
+            keep_sampled(hidden_BTD, rows, self.corpus, self.sample, self.vectors)
+
+    def theirs(self) -> dict[int, list[Tensor]]:
+        kept: dict[int, list[Tensor]] = {}
+        for rows, hidden_BTD in zip(self.batches, self.states):
+            for line, row in enumerate(rows):
+                start, end = self.corpus.offsets[row:row + 2]
+                for column, token in enumerate(self.corpus.ids[start:end].tolist()):
+                    kept.setdefault(token, []).append(hidden_BTD[line, column].half())
+        return kept
+
+    def check(self) -> str:
+        self.ours()
+        kept, offsets = self.theirs(), self.sample.offsets
+        for token, states in kept.items():
+            ours_ND = np.asarray(self.vectors[offsets[token]:offsets[token + 1]])
+            theirs_ND = torch.stack(states).numpy()
+            if not np.array_equal(*(values[np.lexsort(values.T[:4])] for values in (ours_ND, theirs_ND))):
+                raise ValueError(f"the states kept for type {token} are not those of the loop")
+        return f"the same states of {len(kept)} types"

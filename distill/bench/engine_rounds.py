@@ -1,0 +1,34 @@
+"""Rounds of the real engine: a few steps of fit(), counted by its own log."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from torch import nn
+
+from data_utils.batching import BatchStream
+from distill.config import TrainConfig
+from distill.engine import fit
+from distill.objective import Objective
+from distill.rundir import RunDir
+
+SKIPPED = 1  # steps at the start of a round that are not counted
+
+
+def engine_round(student: nn.Module, objective: Objective, stream: BatchStream, steps: int, **settings) -> tuple[list, list]:
+    """Train `steps` steps from where `stream` stands. Returns the real tokens and the seconds of each counted step."""
+    tokens, before = [], stream.state_dict()
+    for _ in range(steps):
+        tokens.append(stream.next().tokens)
+    stream.load_state_dict(before)
+    log = logged(student, objective, stream, steps, **settings)
+    ends = [line["seconds"] for line in log]
+    return tokens[SKIPPED:], [end - start for start, end in zip(ends[SKIPPED - 1:], ends[SKIPPED:])]
+
+
+def logged(student: nn.Module, objective: Objective, stream: BatchStream, steps: int, **settings) -> list[dict]:
+    """The log of `steps` steps of fit(), a line per step."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = RunDir(folder)
+        fit(student, objective, stream, TrainConfig(max_steps=steps, logging_steps=1, **settings), run_dir)
+        return [json.loads(line) for line in run_dir.log_file.read_text().splitlines()]

@@ -1,0 +1,82 @@
+"""Records of measurements, one line of scripts/speed.jsonl each, and the table that is rendered from them."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from distill.bench.timing import Comparison, Machine, Timing
+from distill.report import portable, turn
+from distill.rundir import origin, write_text
+
+
+@dataclass(frozen=True)
+class SpeedRecord:
+    """One comparison: rates per second in `unit`, the machine's peak in the same run, and how to make it again."""
+
+    part: str
+    against: str
+    unit: str
+    ratio: float
+    ours: float
+    ours_median: float
+    theirs: float
+    theirs_median: float
+    rounds: int
+    check: str
+    disturbed: bool
+    peak_percent: float | None
+    gemm_float32: float
+    gemm_bfloat16: float
+    copy: float
+    threads: int
+    device: str
+    command: str
+    commit: str | None
+
+
+def record_of(comparison: Comparison, timing: Timing, checked: str, machine: Machine) -> SpeedRecord:
+    """The record of a comparison that was measured on this machine by this command."""
+    facts = origin(sys.argv)
+    peak = machine.gemm_bfloat16 if comparison.bfloat16 else machine.gemm_float32
+    percent = 100 * timing.ours * comparison.flops / 1e9 / peak if comparison.flops else None
+    return SpeedRecord(comparison.part, comparison.against, comparison.unit, timing.ratio, timing.ours, timing.ours_median,
+                       timing.theirs, timing.theirs_median, timing.rounds, checked, timing.disturbed, percent,
+                       machine.gemm_float32, machine.gemm_bfloat16, machine.copy, torch.get_num_threads(),
+                       facts["device"], portable(facts["command"]), facts["commit"])
+
+
+def read_speed(path: Path) -> list[SpeedRecord]:
+    """The records in a file of JSON lines; ValueError with file and line for one that is not a record."""
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            found.append(SpeedRecord(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: not a record of a measurement ({error})") from error
+    return found
+
+
+def add_speed(path: Path, new: SpeedRecord) -> None:
+    """Add a record; it replaces the one of the same comparison on the same device."""
+    def key(record: SpeedRecord) -> tuple:
+        return record.part, record.against, record.device
+
+    with turn(path.parent):
+        records = {key(record): record for record in (read_speed(path) if path.exists() else [])}
+        records[key(new)] = new
+        write_text(path, "".join(json.dumps(asdict(record)) + "\n" for record in records.values()))
+
+
+def speed_table(records: Sequence[SpeedRecord]) -> str:
+    """A markdown table: what, against what, the ratio, our rate, what was found equal; disturbed runs are marked."""
+    lines = ["| on | what | against | ratio | ours, per second | of the GEMM peak | equal |", "|---" * 7 + "|"]
+    for record in records:
+        mark = " (disturbed)" if record.disturbed else ""
+        percent = "-" if record.peak_percent is None else f"{record.peak_percent:.0f} %"
+        lines.append(f"| {record.device} | {record.part} | {record.against} | {record.ratio:.2f}{mark} | "
+                     f"{record.ours:,.0f} {record.unit} | {percent} | {record.check} |")
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""python -m distill bench [--parts training,cluster] [--setting value ...]"""
+
+import importlib
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distill import workers
+from distill.bench.records import SpeedRecord, add_speed, record_of, speed_table
+from distill.bench.timing import Machine, calibrate, measure
+from distill.config import parse, setting
+from distill.precision import check_precision
+
+PARTS = ("training", "cache", "attention", "cluster", "collect", "lookup")
+QUICK = {"steps": 4, "rounds": 2, "tokens": 50_000}
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """What is measured, on what, and how often."""
+
+    parts: str = setting(",".join(PARTS), "the parts to measure, separated by commas")
+    task: str = setting("demo", "whose training text; CoLA or SST-2 for the figures in README")
+    data_dir: str = setting("./glue", "folder of the tasks")
+    model: str = setting("minilm", "the encoder that is trained, and whose states are clustered")
+    rounds: int = setting(5, "rounds of each side, after one to warm up")
+    steps: int = setting(16, "training steps in a round")
+    tokens: int = setting(400_000, "tokens of text whose states are clustered")
+    quick: bool = setting(False, f"fewer: {', '.join(f'{name} {value}' for name, value in QUICK.items())}")
+    bf16: bool | None = setting(None, "bfloat16 on our side; by default where the device multiplies it natively")
+    fp16: bool = setting(False, "float16 on our side (CUDA)")
+    records: str = setting("", "a file to add the records to, scripts/speed.jsonl for README's table; empty: none")
+
+    def __post_init__(self):
+        unknown = [part for part in self.parts.split(",") if part not in PARTS]
+        if unknown:
+            raise ValueError(f"--parts {self.parts}: no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+        for name, least in (("rounds", 1), ("steps", 2), ("tokens", 1000)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected {least} or more")
+
+
+def main(words: list[str]) -> None:
+    """Measure every part and print a line for each comparison; a part that is not equal ends with an error."""
+    cfg = parse(BenchConfig, words, program="python -m distill bench")
+    cfg = replace(cfg, **QUICK) if cfg.quick else cfg
+    check_precision(cfg, workers.device())
+    if workers.world() > 1:
+        raise ValueError("bench measures one process: start it without torchrun")
+    machine = calibrate(workers.device())
+    print(f"this machine: matrix products {machine.gemm_float32:,.0f} GFLOP/s in float32, {machine.gemm_bfloat16:,.0f} in "
+          f"bfloat16; copying {machine.copy:.0f} GB/s")
+    found = []
+    for part in cfg.parts.split(","):
+        for comparison in importlib.import_module(f"distill.bench.{part}").comparisons(cfg):
+            checked = comparison.check()
+            found.append(record_of(comparison, measure(comparison, cfg.rounds), checked, machine))
+            say(found[-1])
+            if cfg.records:
+                add_speed(Path(cfg.records), found[-1])
+    print(speed_table(found))
+
+
+def say(record: SpeedRecord) -> None:
+    """One line: ratio, both rates with their medians, what was found equal."""
+    logger.info("%s: %.2f times %s [%s; %.3g (median %.3g) against %.3g (%.3g) %s a second]%s", record.part, record.ratio,
+                record.against, record.check, record.ours, record.ours_median, record.theirs, record.theirs_median,
+                record.unit, "; others used the machine meanwhile" if record.disturbed else "")

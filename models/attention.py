@@ -119,5 +119,5 @@ def _skew(states_BHLd: Tensor, rows_RD: Tensor) -> Tensor:
     batch, heads, length, width = states_BHLd.shape
     folded_HMd = states_BHLd.transpose(0, 1).flatten(1, 2)
     products_HMR = folded_HMd @ rows_RD.unflatten(-1, (heads, width)).permute(1, 2, 0)
-    flat_HBX = products_HMR.view(heads, batch, -1)[..., length - 1:length - 1 + length * (2 * length - 1)]
-    return flat_HBX.unflatten(-1, (length, -1))[..., :length].transpose(0, 1)
+    shape, strides = (heads, batch, length, length), (2 * batch * length**2, 2 * length**2, 2 * length - 1, 1)
+    return products_HMR.as_strided(shape, strides, length - 1).transpose(0, 1)

@@ -25,6 +25,7 @@ BATCH = 32
 TEACHER_LAYERS, STUDENT_LAYERS = 12, 6
 SENSES = 4
 COMPARED_STEPS = 4
+TOLERANCE = 1e-5
 
 
 def comparisons(cfg) -> Iterator[Comparison]:
@@ -63,12 +64,14 @@ class Distilling:
         return sum(tokens), sum(seconds)
 
     def check(self) -> str:
-        """The terms of a few steps in float32, which must be the same numbers."""
-        terms = [[line["terms"] for line in logged(copy.deepcopy(self.student), objective, self.stream(), COMPARED_STEPS,
-                                                   bf16=False)] for objective in (self.exact_cached, self.exact_live)]
-        if terms[0] != terms[1]:
-            raise ValueError(f"cached and live teacher give other terms: {terms[0]} and {terms[1]}")
-        return f"the same float32 terms in {COMPARED_STEPS} steps"
+        """The terms of a few steps in float32; the teacher's logits come from other batches and are rounded otherwise."""
+        cached, live = ([line["terms"] for line in logged(copy.deepcopy(self.student), objective, self.stream(),
+                                                          COMPARED_STEPS, bf16=False)]
+                        for objective in (self.exact_cached, self.exact_live))
+        difference = max(abs(one[name] - other[name]) for one, other in zip(cached, live, strict=True) for name in one)
+        if difference > TOLERANCE:
+            raise ValueError(f"with the cached teacher the terms differ by {difference:.1e}: expected at most {TOLERANCE:.0e}")
+        return f"float32 terms of {COMPARED_STEPS} steps equal to {difference:.0e}"
 
 
 def deepened(encoder: Encoder, layers: int) -> Encoder:

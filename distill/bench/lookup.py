@@ -16,7 +16,8 @@ from models.encoder import Encoder
 from models.heads import SenseLookup
 
 NUM_SENSES = 20
-EXAMPLES = 256
+TOKENS = 2000  # that the loop goes through
+LENGTH = 6  # tokens of an example, of which the head reads the first
 
 
 def comparisons(cfg) -> Iterator[Comparison]:
@@ -24,8 +25,9 @@ def comparisons(cfg) -> Iterator[Comparison]:
     ids, states_ND = token_states(cfg)
     device, task = workers.device(), get_task(cfg.task)
     lookup = dictionary(ids, states_ND).lookup(device)
-    some = slice(len(ids) // 3, len(ids) // 3 + 2000)
+    some = np.linspace(0, len(ids) - 1, min(TOKENS, len(ids))).astype(np.int64)
     ids_M, states_MD = torch.from_numpy(ids[some]).to(device), torch.from_numpy(states_ND[some]).float().to(device)
+    examples = len(some) // LENGTH
 
     def check() -> str:
         if not torch.equal(lookup.replace(states_MD, ids_M), loop(lookup, states_MD, ids_M)):
@@ -36,18 +38,18 @@ def comparisons(cfg) -> Iterator[Comparison]:
                      timed(lambda: lookup.replace(states_MD, ids_M), len(ids_M)),
                      timed(lambda: loop(lookup, states_MD, ids_M), len(ids_M)), check)
     data = sentences(cfg, encoder_for(cfg, task), task, cfg.tokens)
-    states_BTD = states_MD[:EXAMPLES * 6].view(EXAMPLES, 6, -1)  # the head reads one position of each
-    ids_BT = ids_M[:EXAMPLES * 6].view(EXAMPLES, 6)
+    states_BTD = states_MD[:examples * LENGTH].unflatten(0, (examples, LENGTH))
+    ids_BT = ids_M[:examples * LENGTH].unflatten(0, (examples, LENGTH))
 
     def check_first() -> str:
         ours = lookup.replace(states_BTD[:, 0], ids_BT[:, 0])
         if not torch.equal(ours, loop(lookup, states_BTD.flatten(0, 1), ids_BT.flatten()).view_as(states_BTD)[:, 0]):
             raise ValueError("the senses of the first positions are not those of the loop")
-        return f"the same sense for {EXAMPLES} examples"
+        return f"the same sense for {examples} examples"
 
     yield Comparison("senses of the one position that a head reads", "a loop over all tokens of the example", "examples",
-                     timed(lambda: lookup.replace(states_BTD[:, 0], ids_BT[:, 0]), EXAMPLES),
-                     timed(lambda: loop(lookup, states_BTD.flatten(0, 1), ids_BT.flatten()), EXAMPLES), check_first)
+                     timed(lambda: lookup.replace(states_BTD[:, 0], ids_BT[:, 0]), examples),
+                     timed(lambda: loop(lookup, states_BTD.flatten(0, 1), ids_BT.flatten()), examples), check_first)
     tokens = int(data.lengths.sum())
     for pooling, what in (("cls", "one position"), ("mean", "all positions")):
         plain, through_senses = (timed(lambda encoder=reading(cfg, pooling, senses): predict(encoder, data), tokens)

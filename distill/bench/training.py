@@ -4,6 +4,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Sides:
         self.data = sentences(cfg, self.encoder, self.task)
         self.pad_id = self.encoder.tokenizer.pad_token_id
         with tempfile.TemporaryDirectory() as folder:
-            self.encoder.save(folder)
+            self.encoder.save(Path(folder))
             self.model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
         self.stream = TrainStream(self.data, self.task.name, self.pad_id, BATCH, seed=0)
 
@@ -56,7 +57,7 @@ class Sides:
 
     def theirs(self) -> tuple[float, float]:
         """As many steps of a Trainer; the time between the ends of its steps."""
-        from transformers import Trainer, TrainerCallback, TrainingArguments
+        from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
         tokens, ends = [], []
 
@@ -72,9 +73,12 @@ class Sides:
         with tempfile.TemporaryDirectory() as folder:
             settings = TrainingArguments(folder, max_steps=self.cfg.steps, per_device_train_batch_size=BATCH,
                                          learning_rate=LEARNING_RATE, save_strategy="no", logging_strategy="no",
-                                         report_to="none", disable_tqdm=True, remove_unused_columns=False)
-            Trainer(self.model, settings, train_dataset=range(len(self.data)), data_collator=together,
-                    callbacks=[Clock()]).train()
+                                         report_to="none", disable_tqdm=True, remove_unused_columns=False,
+                                         dataloader_pin_memory=torch.cuda.is_available())
+            trainer = Trainer(self.model, settings, train_dataset=range(len(self.data)), data_collator=together,
+                              callbacks=[Clock()])
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
         counted = slice(SKIPPED, self.cfg.steps)
         return sum(tokens[counted]), sum(end - start for start, end in itertools.pairwise(ends))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distill import workers
 from distill.bench.records import SpeedRecord, add_speed, record_of, speed_table
-from distill.bench.timing import Machine, calibrate, measure
+from distill.bench.timing import calibrate, measure
 from distill.config import parse, setting
 from distill.precision import check_precision
 

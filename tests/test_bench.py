@@ -1,0 +1,116 @@
+"""The measurements: rates and ratios of known rounds, records, and every part on a tiny model."""
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from distill.bench import attention, cache, cluster, collect, lookup, training
+from distill.bench.records import add_speed, read_speed, record_of, speed_table
+from distill.bench.timing import Comparison, Machine, Timing, calibrate, measure, timed, training_flops
+from distill.config import parse
+from distill.verbs.bench import BenchConfig, main
+
+FAKE = Comparison("part", "the alternative", "tokens", lambda: (10, 1.0), lambda: (10, 4.0), lambda: "equal", flops=5e8)
+MACHINE = Machine(gemm_float32=10.0, gemm_bfloat16=20.0, copy=1.0)
+
+
+@pytest.fixture
+def cfg(tiny_bert, tiny_glue):
+    return BenchConfig(model=str(tiny_bert), task="CoLA", data_dir=str(tiny_glue), steps=3, rounds=1, tokens=1000)
+
+
+def test_the_ratio_is_that_of_the_best_rounds_taken_in_turns():
+    seconds, order = {"ours": iter([9.0, 1.0, 2.0, 3.0]), "theirs": iter([9.0, 8.0, 4.0, 6.0])}, []
+
+    def side(name):
+        def once():
+            order.append(name)
+            return 8, next(seconds[name])
+        return once
+
+    found = measure(replace(FAKE, ours=side("ours"), theirs=side("theirs")), 3)
+    assert (found.ours, found.ours_median, found.theirs, found.theirs_median) == (8.0, 4.0, 2.0, pytest.approx(8 / 6))
+    assert found.ratio == 4.0 and order == ["ours", "theirs"] * 4
+
+
+def test_a_timed_round_counts_its_work_and_its_seconds():
+    amount, seconds = timed(lambda: time.sleep(0.02), 7)()
+    assert amount == 7 and 0.02 <= seconds < 1
+
+
+def test_operations_of_a_training_step_are_three_forward_passes():
+    class Shape:
+        num_hidden_layers, hidden_size, intermediate_size = 2, 3, 12
+
+    assert training_flops(Shape, 5) == 3 * 2 * (24 * 3**2 + 4 * 5 * 3)
+
+
+def test_a_record_says_the_share_of_the_peak_and_replaces_the_same_comparison(tmp_path):
+    record = record_of(FAKE, measure(FAKE, 1), "equal", MACHINE)
+    assert (record.ratio, record.peak_percent, record.unit) == (4.0, pytest.approx(50.0), "tokens")
+    assert record_of(replace(FAKE, bfloat16=True), measure(FAKE, 1), "equal", MACHINE).peak_percent == pytest.approx(25.0)
+    path = tmp_path / "speed.jsonl"
+    for new in (record, replace(record, part="other"), replace(record, ratio=5.0)):
+        add_speed(path, new)
+    assert [(found.part, found.ratio) for found in read_speed(path)] == [("part", 5.0), ("other", 4.0)]
+    with path.open("a") as file:
+        file.write(json.dumps({"part": "half"}) + "\n")
+    with pytest.raises(ValueError, match="speed.jsonl:3"):
+        read_speed(path)
+
+
+def test_the_table_marks_what_was_measured_beside_other_work():
+    record = record_of(FAKE, Timing(10, 10, 5, 5, rounds=1, disturbed=True), "equal to 1e-6", MACHINE)
+    quiet = replace(record, disturbed=False, peak_percent=None, part="quiet")
+    lines = speed_table([record, quiet]).splitlines()[2:]
+    assert "2.00 (disturbed) |" in lines[0] and "| 50 % |" in lines[0] and "equal to 1e-6" in lines[0]
+    assert "| 2.00 |" in lines[1] and "| - |" in lines[1]
+
+
+def test_the_machine_is_measured(monkeypatch):
+    monkeypatch.setattr("distill.bench.timing.GEMM_SIZE", 128)
+    found = calibrate(torch.device("cpu"))
+    assert min(found.gemm_float32, found.gemm_bfloat16, found.copy) > 0
+
+
+@pytest.mark.parametrize("part", [training, cache, collect, lookup, cluster])
+def test_every_comparison_finds_both_sides_equal_and_counts_their_work(monkeypatch, cfg, part):
+    monkeypatch.setattr(cluster, "INERTIA_AT_MOST", 1.2)  # a handful of types: luck decides
+    for comparison in part.comparisons(cfg):
+        assert comparison.check()
+        for side in (comparison.ours, comparison.theirs):
+            amount, seconds = side()
+            assert amount > 0 and seconds > 0
+
+
+def test_a_comparison_of_unequal_sides_is_refused(monkeypatch, cfg):
+    comparison = next(iter(lookup.comparisons(cfg)))
+    monkeypatch.setattr(lookup, "loop", lambda lookup, states_MD, ids_M: states_MD)
+    with pytest.raises(ValueError, match="not those of the loop"):
+        comparison.check()
+
+
+def test_attention_is_compared_at_every_length(monkeypatch, cfg):
+    monkeypatch.setattr(attention, "SHAPE", {**attention.SHAPE, "hidden_size": 64, "num_attention_heads": 1,
+                                             "intermediate_size": 64})
+    found = [(comparison.part, comparison.against, comparison.check()) for comparison in attention.comparisons(cfg)]
+    assert len(found) == 2 * len(attention.LENGTHS) and all("equal to" in check for *_, check in found)
+
+
+def test_the_command_prints_a_line_per_comparison_and_writes_records(monkeypatch, capsys, cfg, tmp_path):
+    monkeypatch.setattr("distill.bench.timing.GEMM_SIZE", 128)
+    main(["--parts", "collect", "--model", cfg.model, "--task", "CoLA", "--data_dir", cfg.data_dir, "--quick",
+          "--records", str(tmp_path / "speed.jsonl")])
+    (record,) = read_speed(tmp_path / "speed.jsonl")
+    assert record.rounds == 2 and record.command.startswith("python -m distill")
+    assert "keeping states, host side" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, said", [(["--parts", "speed"], "no part 'speed'.*training"), (["--rounds", "0"], "--rounds 0"),
+                                         (["--steps", "1"], "--steps 1"), (["--tokens", "10"], "--tokens 10")])
+def test_what_cannot_be_measured_is_refused(words, said):
+    with pytest.raises(ValueError, match=said):
+        parse(BenchConfig, words)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from distill import kmeans as kmeans_module
-from distill.kmeans import kmeans, padded_length, plan_groups
+from distill.kmeans import kmeans, lloyd, padded_length, plan_groups, seeding, space
 
 
 def clustered(count, width, generator, clusters=6, spread=1.0, separation=1.5):
@@ -39,7 +39,7 @@ def same_bits(one, row, other, other_row, count):
 @pytest.fixture(params=["gram", "points"])
 def form(request, monkeypatch):
     """Every problem in one of the two forms, whatever its size."""
-    monkeypatch.setattr(kmeans_module, "_prefers_gram", lambda length, width: request.param == "gram")
+    monkeypatch.setattr(space, "prefers_gram", lambda length, width: request.param == "gram")
 
 
 @pytest.fixture(params=[1, 2])
@@ -63,7 +63,7 @@ def test_gram_form_and_point_form_agree(monkeypatch):
     problems = [clustered(count, 32, generator, clusters=5, spread=0.3)[0] for count in (30, 90, 200)]
     results = []
     for gram in (True, False):
-        monkeypatch.setattr(kmeans_module, "_prefers_gram", lambda length, width: gram)
+        monkeypatch.setattr(space, "prefers_gram", lambda length, width: gram)
         results.append(kmeans(*batch(problems), 5))
     assert torch.equal(results[0].labels_TN, results[1].labels_TN)
     torch.testing.assert_close(results[0].inertia_T, results[1].inertia_T, rtol=1e-4, atol=0)
@@ -125,10 +125,23 @@ def test_key_and_seed_decide_the_randomness_and_the_global_generator_does_not():
     assert not torch.equal(result.labels_TN[0], kmeans(points, counts, keys, 20, seed=1).labels_TN[0])
 
 
-def test_more_restarts_are_never_worse_and_sometimes_better(form):
+def test_ten_restarts_find_better_clusters_than_one(form):
     points, counts, keys = batch(mixed_problems([40, 60, 90, 130]))
     one, ten = (kmeans(points, counts, keys, 12, restarts=r).inertia_T for r in (1, 10))
     assert (ten <= one * (1 + 1e-5)).all() and (ten < one * 0.999).any()
+
+
+def test_the_better_half_of_the_runs_goes_on_after_each_sweep(form):
+    (points,) = mixed_problems([120])
+    points = (points - points.mean(0))[None]
+    labels = torch.randint(0, 12, (1, 8, 120), generator=torch.Generator().manual_seed(3))
+    tolerance = torch.zeros(1)
+    alone = torch.cat([lloyd.lloyd_runs(space.Space(points), labels[:, [run]], 12, 300, tolerance).inertia_TR for run in range(8)])
+    after = [lloyd.lloyd_runs(space.Space(points), labels, 12, sweeps, tolerance) for sweeps in (1, 2, 3, 300)]
+    assert [runs.labels_TRN.shape[1] for runs in after] == [4, 2, 1, 1]
+    first = torch.cat([lloyd.lloyd_runs(space.Space(points), labels[:, [run]], 12, 1, tolerance).inertia_TR for run in range(8)])
+    assert after[0].inertia_TR[0].tolist() == first.flatten().sort().values[:4].tolist()
+    assert after[-1].inertia_TR.item() in alone.flatten().tolist()
 
 
 def test_labels_are_the_nearest_centroids_and_centroids_the_means_of_their_points(form):
@@ -182,7 +195,7 @@ def test_as_many_points_as_clusters_gives_each_point_its_own_cluster(form):
 def test_an_empty_cluster_takes_the_farthest_point_of_a_shared_cluster():
     labels = torch.tensor([[[0, 0, 0, 2, -1]]])
     distance = torch.tensor([[[1.0, 3.0, 2.0, 9.0, 0.0]]])  # point 3 is farther but alone in its cluster
-    assert kmeans_module._without_empty(labels, distance, 4).tolist() == [[[0, 1, 3, 2, -1]]]
+    assert lloyd.without_empty(labels, distance, 4).tolist() == [[[0, 1, 3, 2, -1]]]
 
 
 def test_one_cluster_is_the_mean_and_no_problem_is_no_result():
@@ -207,12 +220,12 @@ def test_random_numbers_are_splitmix64():
         return state ^ (state >> 31)
 
     states = [0, 1, -3, 2 ** 63 - 1, -2 ** 63]
-    assert [value % 2 ** 64 for value in kmeans_module._splitmix64(torch.tensor(states)).tolist()] == [
+    assert [value % 2 ** 64 for value in seeding._splitmix64(torch.tensor(states)).tolist()] == [
         reference(state % 2 ** 64) for state in states]
 
 
 def test_draws_are_uniform_and_differ_by_seed_key_restart_step_and_candidate():
-    drawn = torch.stack([kmeans_module._uniform(seed, torch.arange(5), 3, 20, 4) for seed in (0, 1)])
+    drawn = torch.stack([seeding.uniform_numbers(seed, torch.arange(5), 3, 20, 4) for seed in (0, 1)])
     assert drawn.min() >= 0 and drawn.max() < 1 and abs(drawn.mean() - 0.5) < 0.02
     assert len(drawn.unique()) == drawn.numel()
 

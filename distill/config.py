@@ -36,10 +36,11 @@ class TrainConfig:
     fp16: bool = setting(False, "float16 autocast with a loss scaler (CUDA)")
     eval_steps: int = setting(0, "evaluate every so many steps; 0: after every epoch")
     save_steps: int = setting(0, "checkpoint every so many steps; 0: at every evaluation")
+    save_total_limit: int = setting(2, "checkpoints to keep: last/, and before it last.1/ ...")
     logging_steps: int = setting(10, "write the terms to log.jsonl every so many steps")
 
     def __post_init__(self):
-        for name in ("learning_rate", "train_batch_size", "max_tokens", "logging_steps"):
+        for name in ("learning_rate", "train_batch_size", "max_tokens", "logging_steps", "save_total_limit"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected a number above 0")
         for name in ("max_steps", "num_train_epochs", "weight_decay", "max_grad_norm", "warmup_steps", "eval_steps",

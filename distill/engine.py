@@ -80,7 +80,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     module = StepModule(student, objective).to(device)
     run = Training(module, build_optimizer(cfg.optimizer, module, cfg.learning_rate, cfg.weight_decay),
                    torch.amp.GradScaler(device.type, enabled=cfg.fp16), stream)
-    load_last(run, run_dir)
+    load_last(run, run_dir, cfg.save_total_limit)
     replica = module if workers.world() == 1 else DistributedDataParallel(
         module, forward_sync_buffers=False, gradient_as_bucket_view=True)  # buffers are constants here
     eval_every = cfg.eval_steps or stream.steps_per_epoch
@@ -107,7 +107,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             asked = workers.world() == 1 or run.step % cfg.logging_steps == 0  # asking all ranks takes time
             stop = asked and workers.any_rank(bool(received))
             if stop or run.step % save_every == 0 or run.step == steps:
-                save_last(run, run_dir)
+                save_last(run, run_dir, cfg.save_total_limit)
             if stop and run.step < steps:
                 raise Interrupted(f"stopped by {received[0] if received else 'another rank'} after step {run.step} of "
                                   f"{steps}; saved in {run_dir.last}: the same command goes on from there")

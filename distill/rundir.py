@@ -4,6 +4,7 @@
 """
 
 import fcntl
+import itertools
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ from safetensors import SafetensorError
 from distill import workers
 from distill.config import differences
 from distill.scores import Scores
+from models.weights import write_checksums
 
 
 class SaveError(OSError):
@@ -55,24 +57,38 @@ def read_json(path: Path):
         raise ValueError(f"{path} is damaged ({error}): remove it") from error
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Replace `folder` by one that `fill` has filled. Killed at any moment, the old one or the new one is found
-    (by `whole_folder`)."""
-    temporary, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
+def write_folder(folder: Path, fill: Callable[[Path], None], keep: int = 0) -> None:
+    """Replace `folder` by one that `fill` has filled, with checksums of its files. Killed at any moment, the old one or
+    the new one is found (by `whole_folder`, by `versions`). `keep` earlier versions stay: NAME.1 the newest of them."""
+    temporary, older = folder.with_name(folder.name + ".tmp"), _older(folder, keep) or [folder.with_name(folder.name + ".old")]
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         fill(temporary)
+        write_checksums(temporary)
         whole_folder(folder)
         if folder.exists():
-            folder.replace(old)
+            shutil.rmtree(older[-1], ignore_errors=True)
+            for newer, place in reversed(list(itertools.pairwise([folder, *older]))):
+                if newer.exists():
+                    newer.replace(place)
         temporary.replace(folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise SaveError(f"cannot write {folder}: {error}. What was saved before is kept; free some space and run the "
                         "same command to go on from there") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(older[0], ignore_errors=True)
+
+
+def _older(folder: Path, keep: int) -> list[Path]:
+    return [folder.with_name(f"{folder.name}.{age}") for age in range(1, keep + 1)]
+
+
+def versions(folder: Path, keep: int) -> list[Path]:
+    """`folder` and the earlier versions of it that are there, newest first."""
+    return [path for path in [folder, *_older(folder, keep)] if path.exists()]
 
 
 def whole_folder(folder: Path) -> Path | None:
@@ -183,6 +199,8 @@ class RunDir:
         return Scores.from_json({name: content[name] for name in Scores.__dataclass_fields__})
 
     def finish(self, scores: dict) -> None:
-        """Write the final scores, then DONE: a folder with DONE is complete."""
+        """Write the final scores, then DONE: a folder with DONE is complete. Earlier checkpoints than last/ go."""
         write_json(self.scores_file, scores)
         write_text(self.done_file, "")
+        for folder in self.path.glob(f"{self.last.name}.*"):
+            shutil.rmtree(folder, ignore_errors=True)

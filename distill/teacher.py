@@ -17,6 +17,7 @@ from distill.rundir import whole_folder, write_folder
 from models.encoder import Encoder
 from models.heads import SenseLookup
 from models.outputs import Outputs
+from models.weights import check_checksums
 
 CACHE_TOKENS = 8192
 NO_SENSE = 255  # in the cache, a byte per token
@@ -86,7 +87,7 @@ def cache_key(weights: str, senses: str, dataset: EncodedDataset, cfg) -> str:
 def cached_teacher(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> CachedTeacher:
     """The cache of `teacher` over `dataset` in `folder`, built where it is not there yet, whole or not at all."""
     logits, senses = [], []
-    if not workers.any_rank(workers.is_main() and whole_folder(folder) is not None):
+    if not workers.any_rank(workers.is_main() and _is_whole(folder)):
         logger.info("running the teacher once over %d examples", len(dataset))
         batches = sequential_batches(dataset.lengths, CACHE_TOKENS)
         mine = batches[workers.rank()::workers.world()]
@@ -100,6 +101,17 @@ def cached_teacher(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) 
         parts = [part for rank in workers.gather(list(zip(mine, logits, senses, strict=True))) for part in rank]
         workers.on_main(lambda: write_folder(folder, lambda path: _fill(path, dataset, parts)))
     return CachedTeacher(folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    if whole_folder(folder) is None:
+        return False
+    try:
+        check_checksums(folder)
+    except ValueError as error:
+        logger.warning("%s; making the cache again", str(error))
+        return False
+    return True
 
 
 def _fill(folder: Path, dataset: EncodedDataset, parts: list) -> None:

@@ -1,21 +1,24 @@
 """last/: the student and all else that fit() needs to go on exactly where it stood."""
 
+import logging
 from pathlib import Path
 
 import torch
 
 from distill import workers
-from distill.rundir import RunDir, whole_folder, write_folder, write_json
+from distill.rundir import RunDir, versions, write_folder, write_json
 from distill.scores import Scores
+from models.weights import check_checksums
 
 TRAINER_STATE = "trainer_state.pt"
+logger = logging.getLogger(__name__)
 
 
-def save_last(run, run_dir: RunDir) -> None:
+def save_last(run, run_dir: RunDir, keep: int) -> None:
     """Write run_dir/last whole: best's format, and the trainer's state (optimiser, scaler, stream, objective, step,
-    best scores, the open line of the log)."""
+    best scores, the open line of the log). `keep` checkpoints stay, this one included."""
     open_sums = workers.total({name: float(value) for name, value in run.term_sums.items()})
-    workers.on_main(lambda: write_folder(run_dir.last, lambda folder: _fill(folder, run, open_sums)))
+    workers.on_main(lambda: write_folder(run_dir.last, lambda folder: _fill(folder, run, open_sums), keep - 1))
 
 
 def _fill(folder: Path, run, open_sums: dict[str, float]) -> None:
@@ -34,22 +37,22 @@ def _scores(run) -> dict[str, Scores]:
     return {name: scores for name, scores in found.items() if scores is not None}
 
 
-def load_last(run, run_dir: RunDir) -> None:
-    """Set `run` to what run_dir/last holds; a fresh run is left as it is."""
-    if workers.is_main():
-        whole_folder(run_dir.last)
-    workers.barrier()
-    file = run_dir.last / TRAINER_STATE
-    if not file.exists():
+def load_last(run, run_dir: RunDir, keep: int) -> None:
+    """Set `run` to the newest whole checkpoint of the `keep` that run_dir may hold; a fresh run is left as it is. A damaged
+    one is said, and the one before is taken. ValueError where all are damaged."""
+    found: list[Path | None] = []
+    workers.on_main(lambda: found.append(_newest_whole(run_dir, keep)))
+    folder = workers.gather(found)[0][0]
+    if folder is None:
         if workers.is_main():
             run_dir.rewind_log(0)  # a run that was killed before its first checkpoint
         return
+    file = folder / TRAINER_STATE
     try:
         state = torch.load(file, map_location=workers.device(), weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{file} cannot be read ({str(error).splitlines()[0]}): the checkpoint is damaged; remove "
-                         f"{run_dir.last} to start this run again") from error
-    run.module.student.restore(run_dir.last)
+    except Exception as error:  # pickle, zip and torch have a type each
+        raise ValueError(f"{file} cannot be read ({str(error).splitlines()[0]}): remove {folder} to go on without it") from error
+    run.module.student.restore(folder)
     run.module.objective.load_state_dict(state["objective"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.scaler.load_state_dict(state["scaler"])
@@ -60,3 +63,18 @@ def load_last(run, run_dir: RunDir) -> None:
     if workers.is_main():  # the sums of all ranks go on in the first
         run.term_sums = state["term_sums"]
         run_dir.rewind_log(run.step)
+
+
+def _newest_whole(run_dir: RunDir, keep: int) -> Path | None:
+    """The newest checkpoint whose files are as they were written; None where none was ever written."""
+    damaged = ""
+    for folder in versions(run_dir.last, keep - 1):
+        try:
+            check_checksums(folder)
+            return folder
+        except ValueError as error:
+            logger.warning("%s; trying the checkpoint before it", damaged := str(error))
+    if damaged:
+        raise ValueError(f"no whole checkpoint is left in {run_dir.path} ({damaged}): remove {run_dir.last} and what "
+                         "begins with its name to start this run again")
+    return None

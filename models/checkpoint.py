@@ -3,6 +3,7 @@
     config.json  model.safetensors  tokenizer files     as transformers writes them
     task.json                                           TaskInfo and the head's shape
     senses.safetensors                                  where the head reads senses
+    checksums.json                                      sha256 of every file
 
 With `cls` pooling, continuous head input and no adaptor the folder is an ordinary checkpoint: transformers'
 AutoModelForSequenceClassification gives the same logits (BERT, DeBERTa-v2/v3). Encoder.save() writes it.
@@ -18,7 +19,7 @@ from models.attention import use_fast_attention
 from models.encoder import Encoder, TaskInfo
 from models.heads import ClassificationHead, SenseLookup, check_pooling
 from models.pretrained import load_config, load_tokenizer
-from models.weights import LAYOUTS, PLAIN_LAYOUT, read_tensors
+from models.weights import LAYOUTS, PLAIN_LAYOUT, check_checksums, read_tensors
 
 
 def is_plain(folder: str | Path) -> bool:
@@ -50,6 +51,7 @@ def load_encoder(folder: str | Path, info: TaskInfo | None = None) -> Encoder:
     """
     folder = Path(folder)
     config = checkpoint_config(folder)
+    check_checksums(folder)
     head = {"width": config.hidden_size, "dropout": 0.0,
             "activation": LAYOUTS.get(config.model_type, PLAIN_LAYOUT).activation}
     if not is_plain(folder):

@@ -1,6 +1,7 @@
 """Tensors on disk, and their names in transformers' sequence-classification checkpoints."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,10 +67,39 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     path.chmod(mode)
 
 
+CHECKSUMS = "checksums.json"
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the sha256 of every file below `folder` into it; JSON, which people read and edit, is left out."""
+    sums = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.suffix != ".json"}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n")
+
+
+def check_checksums(folder: Path) -> None:
+    """ValueError naming the first file that is not as write_checksums() saw it; nothing where it never did."""
+    if not (folder / CHECKSUMS).is_file():
+        return
+    for name, expected in json.loads((folder / CHECKSUMS).read_text()).items():
+        path = folder / name
+        if not path.is_file() or _sha256(path) != expected:
+            raise ValueError(f"{path} is missing, truncated or altered: it is not what {CHECKSUMS} beside it says. Fetch or "
+                             f"make it again; where you changed it yourself, remove {folder / CHECKSUMS}")
+
+
+def _sha256(path: Path) -> str:
+    """Of the file's content; ValueError where it may not be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): change its permissions, or copy it") from error
+
+
 def fingerprint(folder: Path) -> str:
     """Sixteen hex digits of the weights in a checkpoint folder: what caches made from them are keyed by."""
     path = folder / "model.safetensors"
     if not path.is_file():
         raise ValueError(f"no weights {path}: a checkpoint folder holds {path.name}")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return _sha256(path)[:16]

@@ -232,6 +232,8 @@ def test_missing_misshapen_and_foreign_tensors_are_listed(copy, tiny_glue, capsy
     tensors["stranger"] = tensors.pop("classifier.bias")
     tensors["classifier.weight"] = tensors["classifier.weight"][:1].clone()
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    assert "model.safetensors is missing, truncated or altered" in refused(copy, tiny_glue, capsys)
+    (copy / "checksums.json").unlink()
     line = refused(copy, tiny_glue, capsys)
     assert "head.out.bias" in line and "head.out.weight" in line and "stranger" in line
 

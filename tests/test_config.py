@@ -33,6 +33,7 @@ ENGINE = {
     "max_grad_norm": (0.01, "weights"), "lr_scheduler_type": ("constant", "log"), "warmup_ratio": (0.9, "log"),
     "warmup_steps": (2, "log"), "seed": (7, "weights"), "bf16": (True, "weights"), "fp16": (True, "refused"),
     "eval_steps": (1, "log"), "save_steps": (1, "saves"), "logging_steps": (2, "log"),
+    "save_total_limit": (1, "kept"),
 }
 FINETUNE = ENGINE | {
     "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "model": ("deberta", "weights"),
@@ -52,7 +53,7 @@ SENSES = {
     "max_length": (5, "weights"), "restarts": (4, "weights"), "seed": (7, "weights"), "max_tokens": (100, "passes"),
     "bf16": (True, "weights"), "fp16": (True, "refused"),
 }
-BESIDE = {"num_train_epochs": {"max_steps": 0}, "restarts": {"num_senses": 4}}
+BESIDE = {"num_train_epochs": {"max_steps": 0}, "restarts": {"num_senses": 4}, "save_total_limit": {"save_steps": 1}}
 CLASSES = {"finetune": (finetune.Config, FINETUNE), "sense_kd": (sense_kd.Config, SENSE_KD), "senses": (SenseConfig, SENSES)}
 CASES = [(kind, field.name) for kind, (config, _) in CLASSES.items() for field in dataclasses.fields(config)]
 
@@ -86,7 +87,7 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     passes, saves = [], []
     encode, save = Encoder.encode, engine.save_last
     monkeypatch.setattr(Encoder, "encode", lambda self, batch: passes.append(batch.input_ids.shape) or encode(self, batch))
-    monkeypatch.setattr(engine, "save_last", lambda run, run_dir: saves.append(run.step) or save(run, run_dir))
+    monkeypatch.setattr(engine, "save_last", lambda run, run_dir, keep: saves.append(run.step) or save(run, run_dir, keep))
     if kind == "senses":
         build_senses(TASK, cfg)
     else:
@@ -101,7 +102,8 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
         log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
         seen = {"weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
                 "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log]}
-    return {**seen, "passes": passes, "saves": saves, "path": path, "cache": (path / "cache").exists()}
+    return {**seen, "passes": passes, "saves": saves, "path": path, "cache": (path / "cache").exists(),
+            "kept": sorted(folder.name for folder in path.glob("last*"))}
 
 
 @pytest.fixture(scope="module")

@@ -181,6 +181,14 @@ def test_a_step_with_a_cached_teacher_has_the_same_loss(tiny_bert, tmp_path):
         assert set(one["terms"]) == {"sense", "ce", "kl"} and one["terms"] == pytest.approx(two["terms"], rel=1e-5)
 
 
+def test_a_damaged_cache_is_said_and_made_again(tiny_bert, tmp_path, caplog):
+    parts = Parts(tiny_bert, "senses", settings())
+    whole = cached_teacher(parts.teacher, parts.data, tmp_path / "cache").logits.clone()
+    (tmp_path / "cache/logits.npy").write_bytes((tmp_path / "cache/logits.npy").read_bytes()[:-4])
+    assert torch.equal(cached_teacher(parts.teacher, parts.data, tmp_path / "cache").logits, whole)
+    assert "logits.npy is missing, truncated or altered" in caplog.text and "making the cache again" in caplog.text
+
+
 def test_a_cache_refuses_an_example_that_it_does_not_hold(tiny_bert, tmp_path):
     parts = Parts(tiny_bert, "senses", settings())
     cached = cached_teacher(parts.teacher, parts.data.take(np.arange(5)), tmp_path / "cache")

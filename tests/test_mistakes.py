@@ -191,10 +191,10 @@ def test_a_full_disk_while_saving_keeps_the_checkpoint_before_and_the_same_comma
 
     whole, ballast = engine.save_last, []
 
-    def save(training, run_dir):
+    def save(training, run_dir, keep):
         if training.step == 4:
             ballast.append(fill(small_disk, leave=60_000))
-        whole(training, run_dir)
+        whole(training, run_dir, keep)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "save_last", save)

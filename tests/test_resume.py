@@ -1,4 +1,4 @@
-"""An interrupted run goes on bit for bit; the run directory says what it holds and refuses what does not fit."""
+"""An interrupted run goes on bit for bit, from whatever whole checkpoint is left."""
 
 import json
 import os
@@ -8,19 +8,13 @@ import signal
 import pytest
 import torch
 
-from distill import rundir
-from distill.__main__ import main
-from distill.rundir import RunDir, SaveError, whole_folder, write_folder
-from distill.scores import Scores
+from distill.rundir import RunDir
 from tests.training import (
     PROCESSES,
     Parts,
     assert_same,
     exact_arithmetic,
-    free_port,
-    holding_run,
     left_behind,
-    one_rank_of_the_program,
     prepare_processes,
     settings,
     start,
@@ -127,20 +121,53 @@ def test_the_seconds_of_a_run_are_those_of_all_its_sittings(tiny_bert, tmp_path)
 def test_a_run_killed_while_it_exchanged_checkpoints_goes_on_from_the_old_one(tiny_bert, tmp_path, undisturbed):
     with pytest.raises(KeyboardInterrupt):
         train(tiny_bert, tmp_path, settings(), at=5, action=pull_the_plug)
-    (tmp_path / "last").rename(tmp_path / "last.old")
-    shutil.copytree(tmp_path / "last.old", tmp_path / "last.tmp")
+    shutil.rmtree(tmp_path / "last.1")
+    (tmp_path / "last").rename(tmp_path / "last.1")
+    shutil.copytree(tmp_path / "last.1", tmp_path / "last.tmp")
     (tmp_path / "last.tmp/trainer_state.pt").write_bytes(b"half")
     train(tiny_bert, tmp_path, settings())
     assert_same(left_behind(tmp_path), undisturbed["adamw"])
-    assert not (tmp_path / "last.old").exists() and not (tmp_path / "last.tmp").exists()
+    assert not (tmp_path / "last.tmp").exists()
 
 
-def test_a_damaged_checkpoint_is_said_and_not_skipped(tiny_bert, tmp_path):
+def truncate_file(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def alter_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("name", ["trainer_state.pt", "model.safetensors"])
+@pytest.mark.parametrize("damage", [truncate_file, alter_a_byte, os.remove])
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(tiny_bert, tmp_path, undisturbed, caplog, name, damage):
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_bert, tmp_path, settings(), kind="labels", at=3, action=pull_the_plug)
-    (tmp_path / "last/trainer_state.pt").write_bytes(b"half")
-    with pytest.raises(ValueError, match="trainer_state.pt cannot be read.*remove"):
+        train(tiny_bert, tmp_path, settings(), at=7, action=pull_the_plug)
+    steps = [torch.load(tmp_path / last / "trainer_state.pt", weights_only=True)["step"] for last in ("last", "last.1")]
+    assert steps == [6, 4]
+    damage(tmp_path / "last" / name)
+    train(tiny_bert, tmp_path, settings())
+    assert f"last/{name} is missing, truncated or altered" in caplog.text and "the checkpoint before it" in caplog.text
+    assert_same(left_behind(tmp_path), undisturbed["adamw"])
+
+
+def test_where_every_checkpoint_is_damaged_the_run_stops_and_says_what_to_remove(tiny_bert, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_bert, tmp_path, settings(), kind="labels", at=7, action=pull_the_plug)
+    for last in ("last", "last.1"):
+        truncate_file(tmp_path / last / "trainer_state.pt")
+    with pytest.raises(ValueError, match="no whole checkpoint is left.*remove .*last"):
         train(tiny_bert, tmp_path, settings(), kind="labels")
+
+
+def test_as_many_checkpoints_are_kept_as_asked_for(tiny_bert, tmp_path):
+    for keep in (1, 3):
+        train(tiny_bert, tmp_path / str(keep), settings(save_total_limit=keep), kind="labels")
+        found = [torch.load(folder / "trainer_state.pt", weights_only=True)["step"]
+                 for folder in sorted((tmp_path / str(keep)).glob("last*"))]
+        assert found == [10, 8, 6][:keep]
 
 
 def test_a_finished_run_is_not_trained_further(tiny_bert, tmp_path):
@@ -155,113 +182,3 @@ def test_a_signal_leaves_the_handlers_as_they_were(tiny_bert, tmp_path):
     with pytest.raises(KeyboardInterrupt, match="stopped by SIGINT after step 2 of 10"):
         train(tiny_bert, tmp_path, settings(), kind="labels", at=1, action=lambda: signal.raise_signal(signal.SIGINT))
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def words(folder, glue, out, *more) -> list[str]:
-    return [str(word) for word in ("train", "finetune", "CoLA", "--model", folder, "--data_dir", glue, "--output_dir", out,
-                                   "--max_steps", 3, "--bf16", False, "--logging_steps", 1, *more)]
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_bert, tiny_glue, tmp_path_factory):
-    """A run through the command line."""
-    out = tmp_path_factory.mktemp("finished") / "run"
-    assert main(words(tiny_bert, tiny_glue, out)) == 0
-    return out
-
-
-def contents(folder) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def test_a_run_directory_holds_what_the_design_says(finished):
-    assert {path.name for path in finished.iterdir()} == {"config.json", "origin.json", "log.jsonl", "best", "last",
-                                                          "scores.json", "DONE", ".lock"}
-    assert (finished / "last/trainer_state.pt").is_file() and not (finished / "best/trainer_state.pt").exists()
-    origin = json.loads((finished / "origin.json").read_text())
-    assert {"command", "commit", "python", "torch", "device", "data"} <= set(origin)
-    assert set(origin["data"]) == {"train", "dev"}
-    log = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
-    steps = [line for line in log if "terms" in line]
-    assert [line["step"] for line in steps] == [1, 2, 3] and steps[0]["weights"] == {"ce": 1.0}
-    assert sum(line["examples"] for line in steps) == 32 + 16 + 32
-    scores = json.loads((finished / "scores.json").read_text())
-    assert scores["values"] == json.loads((finished / "best/scores.json").read_text())["values"]
-    assert scores["values"].keys() == scores["errors"].keys() == scores["counts"].keys() == {"dev/matthews"}
-
-
-def test_a_finished_command_given_again_changes_nothing(finished, tiny_bert, tiny_glue, capsys):
-    before = contents(finished)
-    assert main(words(tiny_bert, tiny_glue, finished)) == 0
-    assert contents(finished) == before
-    assert "finetune on CoLA" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("done", [True, False])
-def test_other_settings_are_refused_with_the_difference(finished, tiny_bert, tiny_glue, tmp_path, capsys, done):
-    out = tmp_path / "run"
-    shutil.copytree(finished, out)
-    if not done:
-        (out / "DONE").unlink()
-    before = contents(out)
-    assert main(words(tiny_bert, tiny_glue, out, "--weight_decay", 0.5)) == 1
-    said = capsys.readouterr().err
-    assert "weight_decay: 0.01 -> 0.5" in said and "learning_rate" not in said and "Traceback" not in said
-    assert contents(out) == before
-
-
-def test_a_second_process_is_refused_while_the_first_works(tmp_path):
-    cfg, ready, done = settings(output_dir=str(tmp_path)), PROCESSES.Event(), PROCESSES.Event()
-    process = start(holding_run, cfg, ready, done)
-    assert ready.wait(60)
-    with pytest.raises(ValueError, match="another process is working in"):
-        RunDir(tmp_path).begin(cfg)
-    done.set(), process.join(60)
-    RunDir(tmp_path).begin(cfg)
-
-
-def test_done_is_written_last(tmp_path, monkeypatch):
-    run, scores = RunDir(tmp_path), Scores({"dev/accuracy": 0.5}, 0.5)
-    with pytest.raises(ValueError, match="not finished"):
-        run.scores()
-
-    def full_disk(path, content):
-        raise SaveError("no space")
-
-    monkeypatch.setattr(rundir, "write_json", full_disk)
-    with pytest.raises(SaveError):
-        run.finish(scores.to_json())
-    assert not run.is_done()
-    monkeypatch.undo()
-    run.finish({**scores.to_json(), "seconds": 1.0})
-    assert run.is_done() and run.scores() == scores
-
-
-def test_a_folder_that_cannot_be_filled_leaves_the_old_one(tmp_path):
-    folder = tmp_path / "best"
-    write_folder(folder, lambda path: (path / "a").write_text("old"))
-
-    def fail(path):
-        (path / "a").write_text("new")
-        raise OSError("no space left")
-
-    with pytest.raises(SaveError, match="no space left.*kept"):
-        write_folder(folder, fail)
-    assert contents(tmp_path) == {"best/a": b"old"}
-    write_folder(folder, lambda path: (path / "b").write_text("new"))
-    assert contents(tmp_path) == {"best/b": b"new"}
-    assert whole_folder(tmp_path / "never") is None
-
-
-def test_a_refusal_on_two_ranks_is_one_line_from_the_first_and_ends_both(tiny_bert, tiny_glue, tmp_path):
-    words = ["train", "finetune", "CoLA", "--model", str(tiny_bert), "--data_dir", str(tiny_glue), "--max_steps", "2",
-             "--output_dir", str(tmp_path / "out")]
-    assert main(words) == 0
-    port = free_port()
-    ranks = [start(one_rank_of_the_program, rank, port, [*words, "--seed", "7"], tmp_path / f"said{rank}") for rank in range(2)]
-    for rank in ranks:
-        rank.join(120)
-        assert rank.exitcode == 1
-    first, second = ([line for line in (tmp_path / f"said{rank}").read_text().splitlines() if "error" in line.lower()
-                      or "Traceback" in line] for rank in range(2))
-    assert len(first) == 1 and "seed: 42 -> 7" in first[0] and second == []

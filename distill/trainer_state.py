@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 def save_last(run, run_dir: RunDir, keep: int) -> None:
     """Write run_dir/last whole: best's format, and the trainer's state (optimiser, scaler, stream, objective, step,
     best scores, the open line of the log). `keep` checkpoints stay, this one included."""
-    open_sums = workers.total({name: float(value) for name, value in run.term_sums.items()})
+    open_sums = workers.gather({name: float(value) for name, value in run.term_sums.items()})
     workers.on_main(lambda: write_folder(run_dir.last, lambda folder: _fill(folder, run, open_sums), keep - 1))
 
 
-def _fill(folder: Path, run, open_sums: dict[str, float]) -> None:
+def _fill(folder: Path, run, open_sums: list[dict[str, float]]) -> None:
     run.module.student.save(folder)
     torch.save({"step": run.step, "objective": run.module.objective.state_dict(),
                 "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(),
@@ -60,8 +60,12 @@ def load_last(run, run_dir: RunDir, keep: int) -> None:
     run.step, run.examples = state["step"], state["examples"]
     run.best, run.latest = (Scores.from_json(state[name]) if name in state else None for name in ("best", "latest"))
     run.term_counts = state["term_counts"]
-    if workers.is_main():  # the sums of all ranks go on in the first
-        run.term_sums = state["term_sums"]
+    ranks = state["term_sums"]
+    if len(ranks) == workers.world():
+        run.term_sums = ranks[workers.rank()]
+    elif workers.is_main():  # on another number of ranks the sums of all go on in the first
+        run.term_sums = {name: sum(rank[name] for rank in ranks) for name in ranks[0]}
+    if workers.is_main():
         run_dir.rewind_log(run.step)
 
 

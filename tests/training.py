@@ -150,7 +150,8 @@ def flat(name: str, value) -> dict:
 def assert_same(one: dict, other: dict) -> None:
     """Two results of left_behind() are equal bit for bit."""
     assert one.keys() == other.keys()
-    assert not [name for name in one if one[name] != other[name]]
+    different = [name for name in one if one[name] != other[name]]
+    assert not different, different
 
 
 def free_port() -> int:

@@ -1,0 +1,81 @@
+"""SIGKILL at random moments, of one process and of two ranks: the same command, given again, ends with the same bytes."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from distill.__main__ import main
+from distill.senses import build
+from tests.training import assert_same, exact_arithmetic, free_port, left_behind, prepare_processes, start
+
+KILLS = 20
+
+
+@exact_arithmetic()
+def one_rank(rank: int, world: int, port: int, words: list[str]) -> None:
+    """What torchrun would start; a build marks its place after every part."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    build.MARK_SECONDS = 0.0
+    raise SystemExit(main(words))
+
+
+def begin(words: list[str], ranks: int) -> list:
+    port = free_port()
+    return [start(one_rank, rank, ranks, port, words) for rank in range(ranks)]
+
+
+def end(processes: list, seconds: float) -> bool:
+    """Whether all ended by themselves within `seconds`; those that did not are killed."""
+    limit = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(limit - time.monotonic(), 0))
+    ended = not any(process.is_alive() for process in processes)
+    for process in processes:
+        process.kill()
+        process.join()
+    return ended
+
+
+@pytest.fixture(scope="module")
+def made(tiny_bert, tiny_glue, tmp_path_factory) -> Path:
+    """A teacher and its senses."""
+    prepare_processes()
+    out = tmp_path_factory.mktemp("made")
+    data = ["--data_dir", str(tiny_glue), "--bf16", "False"]
+    assert main(["train", "finetune", "CoLA", "--model", str(tiny_bert), "--max_steps", "2", *data, "--output_dir",
+                 str(out / "teacher")]) == 0
+    assert main(["senses", "build", "CoLA", "--teacher", str(out / "teacher/best"), "--num_senses", "4", *data, "--output_dir",
+                 str(out / "senses")]) == 0
+    return out
+
+
+def words(verb: str, made: Path, glue: Path, out: Path) -> list[str]:
+    given = {"train": ["train", "sense_kd", "CoLA", "--teacher", made / "teacher/best", "--senses", made / "senses", "--preset", "small",
+                       "--max_steps", 30, "--train_batch_size", 8, "--save_steps", 3, "--eval_steps", 5, "--logging_steps", 2],
+             "senses": ["senses", "build", "CoLA", "--teacher", made / "teacher/best", "--num_senses", 3, "--max_tokens", 64]}[verb]
+    return [str(word) for word in (*given, "--data_dir", glue, "--bf16", False, "--output_dir", out)]
+
+
+def result(verb: str, out: Path) -> dict:
+    return left_behind(out) if verb == "train" else {"senses": (out / "senses.safetensors").read_bytes()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("verb", ["train", "senses"])
+def test_a_command_killed_again_and_again_ends_as_if_nothing_had_happened(verb, ranks, made, tiny_glue, tmp_path):
+    started = time.monotonic()
+    assert end(begin(words(verb, made, tiny_glue, tmp_path / "whole"), ranks), 120)
+    seconds, expected = time.monotonic() - started, result(verb, tmp_path / "whole")
+    draw, kills, finished = random.Random(ranks), 0, 0
+    while kills < KILLS:
+        out = tmp_path / f"killed-{finished}"
+        while not (out / "DONE").exists():
+            patience = draw.uniform(0, 1.2 * seconds) if kills < KILLS else 120
+            kills += not end(begin(words(verb, made, tiny_glue, out), ranks), patience)
+        assert_same(result(verb, out), expected)
+        finished += 1
+    print(f"{verb}, {ranks} ranks: {kills} kills, {finished} runs ended, all equal")

@@ -37,7 +37,7 @@ def comparisons(cfg) -> Iterator[Comparison]:
     yield Comparison("senses of all positions", "a loop over tokens", "tokens",
                      timed(lambda: lookup.replace(states_MD, ids_M), len(ids_M)),
                      timed(lambda: loop(lookup, states_MD, ids_M), len(ids_M)), check)
-    data = sentences(cfg, encoder_for(cfg, task), task, cfg.tokens)
+    data = sentences(cfg, encoder_for(cfg, task), task, cfg.tokens // 20)
     states_BTD = states_MD[:examples * LENGTH].unflatten(0, (examples, LENGTH))
     ids_BT = ids_M[:examples * LENGTH].unflatten(0, (examples, LENGTH))
 

@@ -136,10 +136,10 @@ def test_the_better_half_of_the_runs_goes_on_after_each_sweep(form):
     points = (points - points.mean(0))[None]
     labels = torch.randint(0, 12, (1, 8, 120), generator=torch.Generator().manual_seed(3))
     tolerance = torch.zeros(1)
-    alone = torch.cat([lloyd.lloyd_runs(space.Space(points), labels[:, [run]], 12, 300, tolerance).inertia_TR for run in range(8)])
-    after = [lloyd.lloyd_runs(space.Space(points), labels, 12, sweeps, tolerance) for sweeps in (1, 2, 3, 300)]
+    alone = torch.cat([lloyd.lloyd_runs(space.space_of(points), labels[:, [run]], 12, 300, tolerance).inertia_TR for run in range(8)])
+    after = [lloyd.lloyd_runs(space.space_of(points), labels, 12, sweeps, tolerance) for sweeps in (1, 2, 3, 300)]
     assert [runs.labels_TRN.shape[1] for runs in after] == [4, 2, 1, 1]
-    first = torch.cat([lloyd.lloyd_runs(space.Space(points), labels[:, [run]], 12, 1, tolerance).inertia_TR for run in range(8)])
+    first = torch.cat([lloyd.lloyd_runs(space.space_of(points), labels[:, [run]], 12, 1, tolerance).inertia_TR for run in range(8)])
     assert after[0].inertia_TR[0].tolist() == first.flatten().sort().values[:4].tolist()
     assert after[-1].inertia_TR.item() in alone.flatten().tolist()
 
@@ -154,6 +154,24 @@ def test_labels_are_the_nearest_centroids_and_centroids_the_means_of_their_point
         means = torch.stack([points[labels[:len(points)] == cluster].mean(0) for cluster in range(10)])
         torch.testing.assert_close(means, centroids, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(distances.min(1).values.square().sum().float(), result.inertia_T[row])
+
+
+def test_of_a_large_problem_a_sample_is_searched(monkeypatch):
+    points, counts, keys = batch(mixed_problems([700, 900], width=16))
+    full = kmeans(points, counts, keys, 5, restarts=6)
+    monkeypatch.setattr(kmeans_module, "SEARCHED_PER_CLUSTER", 40)
+    sampled = kmeans(points, counts, keys, 5, restarts=6)
+    assert not torch.equal(sampled.labels_TN, full.labels_TN)
+    assert (sampled.inertia_T <= 1.05 * full.inertia_T).all() and (sampled.iterations_T <= kmeans_module.FULL_SWEEPS).all()
+    assert same_bits(sampled, 1, kmeans(points[1:], counts[1:], keys[1:], 5, restarts=6), 0, 900)
+
+
+def test_sampled_rows_are_different_rising_and_real():
+    keys, counts = torch.arange(4), torch.tensor([30, 50, 50, 31])
+    rows = seeding.sampled_rows(0, keys, counts, 56, 30)
+    assert (rows.diff(dim=1) > 0).all() and (rows < counts[:, None]).all() and rows[0].tolist() == list(range(30))
+    assert not torch.equal(rows[1], rows[2]) and not torch.equal(rows, seeding.sampled_rows(1, keys, counts, 56, 30))
+    assert torch.equal(rows[1:2], seeding.sampled_rows(0, keys[1:2], counts[1:2], 64, 30))
 
 
 def test_a_run_stopped_early_still_labels_by_the_returned_centroids():

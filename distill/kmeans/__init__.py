@@ -13,6 +13,9 @@ once (O(N^2 K) per sweep whatever D; for N <= D), or `(W X) X^T` (O(N K D) per s
 Of several restarts the better half goes on after each sweep, until one is left (successive halving, Jamieson & Talwalkar
 2016, arXiv 1502.07943): on hidden states ten restarts end within 0.1 % of ten full runs at less than half of the work.
 
+Of a problem with more than SEARCHED_PER_CLUSTER points per cluster a random sample is searched; FULL_SWEEPS over all
+points follow (the rule of faiss, with half of its 256 points).
+
 A result depends on the problem, its key, the seed and the options only: random numbers are a hash, a problem is padded
 to a length that follows from its own count, and no batch is smaller than the number of BLAS threads (below that MKL
 splits one product over several threads, which changes the order of summation). So a problem gives the same bits alone
@@ -28,10 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.kmeans.lloyd import Runs, lloyd_runs, weights_of, without_empty
-from distill.kmeans.seeding import greedy_seeds, uniform_numbers
-from distill.kmeans.space import Space, problem_bytes, rows_of
+from distill.kmeans.lloyd import Runs, lloyd_runs, without_empty
+from distill.kmeans.seeding import greedy_seeds, sampled_rows, uniform_numbers
+from distill.kmeans.space import PointSpace, means_of, problem_bytes, rows_of, space_of
 
+SEARCHED_PER_CLUSTER = 128  # points; of a larger problem a sample is searched
+FULL_SWEEPS = 2  # over all points of such a problem, from what was found in its sample
 _BLOCK_BYTES = 16 << 20  # a CPU works on blocks of this size: they stay in cache, and malloc reuses their pages
 
 
@@ -95,13 +100,39 @@ def kmeans(points_TND: Tensor, counts_T: Tensor, keys_T: Tensor, k: int, *, seed
         index_T = torch.from_numpy(filled).to(device)
         count_T = torch.tensor([counts[i] for i in filled], device=device)
         centred_TND, mean_TD = _centre(points_TND, filled, counts)
-        space = Space(centred_TND)
-        uniform_TRKL = uniform_numbers(seed, keys_T.to(device)[index_T], restarts, k, 2 + int(math.log(k)))
-        labels_TRN = without_empty(*greedy_seeds(space, count_T, uniform_TRKL), k)
-        variance_T = space.norm_TN.sum(-1) / (count_T * width)
-        runs = lloyd_runs(space, labels_TRN, k, max_iterations, tolerance * variance_T)
+        key_T = keys_T.to(device)[index_T]
+        options = (k, seed, restarts, max_iterations, tolerance)
+        if centred_TND.shape[1] <= SEARCHED_PER_CLUSTER * k:
+            runs = _search(centred_TND, count_T, key_T, *options)
+        else:
+            rows_TS = sampled_rows(seed, key_T, count_T, centred_TND.shape[1], SEARCHED_PER_CLUSTER * k)
+            sample_TSD = rows_of(centred_TND, rows_TS)
+            found = _search(sample_TSD, torch.full_like(count_T, rows_TS.shape[1]), key_T, *options)
+            found = found.chosen(found.inertia_TR.argmin(-1, keepdim=True))
+            space = space_of(centred_TND)
+            runs = lloyd_runs(space, _assigned(space, sample_TSD, found.labels_TRN, count_T, k), k, FULL_SWEEPS,
+                              torch.zeros_like(count_T))
         _finish(result, index_T[:len(block)], centred_TND, mean_TD, runs, k)
     return result
+
+
+def _search(points_TND: Tensor, count_T: Tensor, key_T: Tensor, k: int, seed: int, restarts: int, max_iterations: int,
+            tolerance: float) -> Runs:
+    """Seeding and Lloyd's iteration."""
+    space = space_of(points_TND)
+    uniform_TRKL = uniform_numbers(seed, key_T, restarts, k, 2 + int(math.log(k)))
+    labels_TRN = without_empty(*greedy_seeds(space, count_T, uniform_TRKL), k)
+    variance_T = space.norm_TN.sum(-1) / (count_T * points_TND.shape[2])
+    return lloyd_runs(space, labels_TRN, k, max_iterations, tolerance * variance_T)
+
+
+def _assigned(space: PointSpace, sample_TSD: Tensor, labels_TRS: Tensor, count_T: Tensor, k: int) -> Tensor:
+    """Labels [T, R, N] of all points by the means of the clusters of a sample."""
+    means = means_of(sample_TSD, labels_TRS, k)
+    score_TRN, labels_TRN = (means.square().sum(-1)[..., None] - 2 * space.of_means(means)).min(2)
+    padding_T1N = torch.arange(labels_TRN.shape[2], device=count_T.device) >= count_T[:, None, None]
+    distance_TRN = (score_TRN + space.norm_TN[:, None]).masked_fill(padding_T1N, 0)
+    return without_empty(labels_TRN.masked_fill_(padding_T1N, -1), distance_TRN, k)
 
 
 def _checked_counts(points_TND, counts_T, keys_T, k, restarts, max_iterations) -> list[int]:
@@ -130,8 +161,8 @@ def _centre(points_TND: Tensor, index: np.ndarray, counts: list[int]) -> tuple[T
 def _finish(result: KMeansResult, index_T, centred_TND, mean_TD, runs: Runs, k: int) -> None:
     """Write the best restart of the problems index_T (later rows of the batch are copies). Overwrites centred_TND."""
     best = runs.chosen(runs.inertia_TR.argmin(-1, keepdim=True))
-    labels_TN, nearest_TN, iterations_T = best.labels_TRN[:, 0], best.nearest_TRN[:, 0], best.iterations_TR[:, 0]
-    centroids_TKD = weights_of(labels_TN[:, None], k)[:, 0] @ centred_TND
+    nearest_TN, iterations_T = best.nearest_TRN[:, 0], best.iterations_TR[:, 0]
+    centroids_TKD = means_of(centred_TND, best.labels_TRN, k)[:, 0]
     residual_TND = centred_TND.sub_(rows_of(centroids_TKD, nearest_TN.clamp_min(0)))
     squared_TN = torch.linalg.vector_norm(residual_TND, dim=-1).square() * (nearest_TN >= 0)
     real, length = len(index_T), min(result.labels_TN.shape[1], nearest_TN.shape[1])

@@ -50,28 +50,27 @@ class Moving:
     labels_TRN: Tensor
     done_TR: Tensor
     iterations_TR: Tensor
-    weights_TRKN: Tensor | None = None   # of the sweep before
+    means: Tensor | None = None  # of the sweep before, [T, R, K, .]
     products_TRKN: Tensor | None = None
 
     def sweep(self, space: Space, k: int) -> Runs:
         """Assign every point to the nearest centroid; note which runs stop."""
-        weights_TRKN = weights_of(self.labels_TRN, k)
-        products_TRKN = space.of_sums(weights_TRKN.flatten(1, 2)).view_as(weights_TRKN)
-        norm_TRK1 = (weights_TRKN * products_TRKN).sum(-1, keepdim=True)
-        score_TRN, nearest_TRN = torch.add(norm_TRK1, products_TRKN, alpha=-2).min(2)
+        means = space.means(self.labels_TRN, k)
+        products_TRKN = space.of_means(means)
+        score_TRN, nearest_TRN = torch.add(space.squared(means, products_TRKN)[..., None], products_TRKN, alpha=-2).min(2)
         nearest_TRN.masked_fill_(self.padding_T1N, -1)
         distance_TRN = score_TRN.add_(space.norm_TN[:, None]).clamp_min_(0).masked_fill_(self.padding_T1N, 0)
         self.iterations_TR = self.iterations_TR + ~self.done_TR
         self.done_TR = self.done_TR | (nearest_TRN == self.labels_TRN).all(-1)
-        if self.weights_TRKN is not None:  # sum_k |c' - c|^2 = sum_k (w' - w) X X^T (w' - w)
-            shift_TRKN = (weights_TRKN - self.weights_TRKN) * (products_TRKN - self.products_TRKN)
-            self.done_TR |= shift_TRKN.sum(-1).sum(-1) <= self.tolerance_T[:, None]
-        self.weights_TRKN, self.products_TRKN = weights_TRKN, products_TRKN
+        if self.means is not None:
+            shift_TRK = space.squared(means - self.means, products_TRKN - self.products_TRKN)
+            self.done_TR |= shift_TRK.sum(-1) <= self.tolerance_T[:, None]
+        self.means, self.products_TRKN = means, products_TRKN
         return Runs(self.labels_TRN, nearest_TRN, distance_TRN, self.iterations_TR)
 
     def keep_runs(self, pick_TR: Tensor) -> None:
         """Go on with these runs of each problem."""
-        for name in ("labels_TRN", "done_TR", "iterations_TR", "weights_TRKN", "products_TRKN"):
+        for name in ("labels_TRN", "done_TR", "iterations_TR", "means", "products_TRKN"):
             setattr(self, name, chosen_runs(getattr(self, name), pick_TR))
 
     def keep_problems(self, keep_T: Tensor) -> None:
@@ -112,12 +111,6 @@ def lloyd_runs(space: Space, labels_TRN: Tensor, k: int, max_iterations: int, to
             space.keep(keep_T)
             moving.keep_problems(keep_T)
     return found
-
-
-def weights_of(labels_TRN: Tensor, k: int) -> Tensor:
-    """[T, R, K, N]: 1/size where the point belongs to the cluster, 0 elsewhere and on padding."""
-    member_TRKN = (labels_TRN[:, :, None] == torch.arange(k, device=labels_TRN.device)[:, None]).float()
-    return member_TRKN.div_(member_TRKN.sum(-1, keepdim=True))
 
 
 def without_empty(labels_TRN: Tensor, distance_TRN: Tensor, k: int) -> Tensor:

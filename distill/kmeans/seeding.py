@@ -29,6 +29,14 @@ def uniform_numbers(seed: int, keys_T: Tensor, restarts: int, steps: int, candid
     return ((bits_TRKL >> 40) & ((1 << 24) - 1)).float() * 2.0 ** -24
 
 
+def sampled_rows(seed: int, keys_T: Tensor, count_T: Tensor, length: int, size: int) -> Tensor:
+    """[T, size] different rows below each count, rising: those of the smallest hashes of seed, key and row."""
+    row_N = torch.arange(length, device=keys_T.device)
+    hashed_T1 = _splitmix64(keys_T ^ _splitmix64(torch.full_like(keys_T, _signed(seed))))[:, None]
+    bits_TN = _splitmix64(hashed_T1 ^ ~row_N).masked_fill(row_N >= count_T[:, None], _signed((1 << 63) - 1))
+    return bits_TN.argsort(dim=-1, stable=True)[:, :size].sort(dim=-1).values
+
+
 def greedy_seeds(space: Space, count_T: Tensor, uniform_TRKL: Tensor) -> tuple[Tensor, Tensor]:
     """Greedy k-means++: the nearest of k seeds (-1 on padding) and the squared distance to it, both [T, R, N]."""
     (problems, restarts, k, _), length = uniform_TRKL.shape, space.norm_TN.shape[1]

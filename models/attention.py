@@ -18,6 +18,7 @@ transformers multiplies with all 512 embeddings, repeats them for every example 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -36,19 +37,31 @@ def use_fast_attention(backbone: nn.Module) -> nn.Module:
     return backbone
 
 
-def _kept(module: nn.Module, name: str, sources: tuple, make) -> Tensor:
-    """`make()`, made once and kept in module.kept while the tensors `sources` stay as they are. For evaluation only."""
-    stamp = tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in sources)
-    if module.kept.get(name, (None,))[0] != stamp:
-        module.kept[name] = stamp, make(), sources  # the sources too: a freed address could come again
-    return module.kept[name][1]
+class Keeping:
+    """Keeps what only depends on the weights, for evaluation, until train() or eval() is called or a weight changes.
+
+    Not every change of a weight shows in its version: fused optimisers leave it as it is. Training calls train().
+    """
+
+    kept: dict[str, tuple]
+
+    def train(self, mode: bool = True):
+        self.kept.clear()
+        return super().train(mode)
+
+    def keep(self, name: str, sources: tuple[Tensor, ...], make: Callable[[], Tensor]) -> Tensor:
+        """`make()`, or what it gave when `sources` were the same tensors as now."""
+        stamp = tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in sources)
+        if self.kept.get(name, (None,))[0] != stamp:
+            self.kept[name] = stamp, make(), sources  # the sources too: a freed address could come again
+        return self.kept[name][1]
+
+    @property
+    def may_keep(self) -> bool:
+        return not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 
-def _trains(module: nn.Module) -> bool:
-    return module.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
-
-
-class DisentangledEncoder(transformers_deberta.DebertaV2Encoder):
+class DisentangledEncoder(Keeping, transformers_deberta.DebertaV2Encoder):
     """transformers' stack of layers; gives them what DisentangledAttention wants to know of positions."""
 
     def get_rel_pos(self, hidden_states: Tensor, query_states=None, relative_pos=None) -> Tensor | None:
@@ -68,13 +81,13 @@ class DisentangledEncoder(transformers_deberta.DebertaV2Encoder):
     def get_rel_embedding(self) -> Tensor | None:
         """The embeddings of distances, normalised; at evaluation the same tensor until the weights change."""
         make = super().get_rel_embedding
-        if _trains(self) or not self.relative_attention:
+        if not (self.may_keep and self.relative_attention):
             return make()
         norm = self.LayerNorm.parameters() if "layer_norm" in self.norm_rel_ebd else ()
-        return _kept(self, "embeddings", (self.rel_embeddings.weight, *norm), make)
+        return self.keep("embeddings", (self.rel_embeddings.weight, *norm), make)
 
 
-class DisentangledAttention(transformers_deberta.DisentangledSelfAttention):
+class DisentangledAttention(Keeping, transformers_deberta.DisentangledSelfAttention):
     """transformers' attention with another forward."""
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor, output_attentions: bool = False, query_states=None,
@@ -105,9 +118,9 @@ class DisentangledAttention(transformers_deberta.DisentangledSelfAttention):
     def _positions(self, kind: str, rel_embeddings: Tensor, rows_R: Tensor) -> Tensor:
         """The chosen rows of the embeddings, projected as keys or queries: [R, H d]."""
         projection = getattr(self, f"{kind}_proj" if self.share_att_key else f"pos_{kind}_proj")
-        if not _trains(self):
+        if self.may_keep:
             sources = (rel_embeddings, *projection.parameters())
-            return _kept(self, kind, sources, lambda: projection(rel_embeddings)).index_select(0, rows_R)
+            return self.keep(kind, sources, lambda: projection(rel_embeddings)).index_select(0, rows_R)
         span, reach = len(rel_embeddings) // 2, len(rows_R) // 2
         first = max(span - reach, 0)  # a bucket is never farther than its distance
         near = self.pos_dropout(rel_embeddings[first:span + reach + 1])

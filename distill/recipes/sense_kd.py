@@ -65,9 +65,9 @@ class Config(TrainConfig):
 
 
 # paper: skd.md 3.3, DeBERTa-v3, global batch 192, Ranger-AdaBelief under one cycle, the sense loss alone, head frozen.
-# small: what README's table of minilm was made with, a first choice, not the end of a search; sense_alone and
-# labels_alone are its controls, which leave terms out. large: not tuned, no weights of such a teacher could be had; the
-# rate that r1's large encoders need.
+# small: head input and terms as README's table of choices found them best for minilm; the rate is its teacher's.
+# sense_alone and labels_alone are its controls, which leave terms out. large: not tuned, no weights of such a teacher
+# could be had; the rate that r1's large encoders need.
 LONG_TASK = {"num_train_epochs": 1, "learning_rate": 5e-5}  # as the teacher's
 PER_TASK = {
     "paper": {

@@ -7,15 +7,18 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from distill.config import digest
 from distill.rundir import read_json, write_text
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -42,31 +45,36 @@ class Record:
     device: str
     seconds: float
 
+    @property
+    def key(self) -> tuple:
+        """What the record is about: table, row, task, split, metric and seed."""
+        return self.table, self.row, self.task, self.split, self.metric, self.seed
 
-def read_records(path: Path) -> list[Record]:
+
+def read_records(path: Path, kind: type[Kind] = Record) -> list[Kind]:
     """The records in a file of JSON lines; ValueError with file and line for one that is not a record."""
     records = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
-            records.append(Record(**json.loads(line)))
+            records.append(kind(**json.loads(line)))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}:{number}: not a record ({error})") from error
     return records
 
 
-def write_records(path: Path, new: Iterable[Record]) -> None:
-    """Add records; one that says the same (table, row, task, split, metric, seed) as an old one replaces it.
+def write_records(path: Path, new: Sequence[Kind]) -> None:
+    """Add records; one that says the same as an old one (its kind's `key`) replaces it.
 
-    Pipelines that run side by side may add to the same file: each waits for its turn.
+    Programs that run side by side may add to the same file: each waits for its turn.
     """
-    with turn(path.parent):
-        records = {_key(record): record for record in (read_records(path) if path.exists() else [])}
-        records.update({_key(record): record for record in new})
+    with _turn(path.parent):
+        old = read_records(path, type(new[0])) if path.exists() else []
+        records = {record.key: record for record in [*old, *new]}
         write_text(path, "".join(json.dumps(asdict(record)) + "\n" for record in records.values()))
 
 
 @contextmanager
-def turn(folder: Path) -> Iterator[None]:
+def _turn(folder: Path) -> Iterator[None]:
     """Wait until no other process is changing records in `folder`."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -74,10 +82,6 @@ def turn(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _key(record: Record) -> tuple:
-    return record.table, record.row, record.task, record.split, record.metric, record.seed
 
 
 def records_of(run: Path, table: str, row: str, scores: dict | None = None) -> list[Record]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.training import exact_arithmetic, prepare_processes
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -53,3 +54,16 @@ def tiny_deberta(tmp_path_factory) -> Path:
 def tiny_glue(tmp_path_factory) -> Path:
     """Folder with small CoLA, SST-2, MRPC and STS-B tasks whose labels can be learned."""
     return tiny.write_glue(tmp_path_factory.mktemp("glue"))
+
+
+@pytest.fixture
+def exact():
+    """The CPU and one thread: what the promise of equal bits is about."""
+    with exact_arithmetic():
+        yield
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Processes that start fast."""
+    prepare_processes()

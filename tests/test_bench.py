@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from distill.bench import attention, cache, cluster, collect, lookup, training
-from distill.bench.records import add_speed, read_speed, record_of, speed_table
+from distill.bench.records import SpeedRecord, record_of, speed_table
 from distill.bench.timing import Comparison, Machine, Timing, calibrate, measure, timed, training_flops
 from distill.config import parse
+from distill.report import read_records, write_records
 from distill.verbs.bench import BenchConfig, main
 
 FAKE = Comparison("part", "the alternative", "tokens", lambda: (10, 1.0), lambda: (10, 4.0), lambda: "equal", flops=5e8)
@@ -54,12 +55,12 @@ def test_a_record_says_the_share_of_the_peak_and_replaces_the_same_comparison(tm
     assert record_of(replace(FAKE, bfloat16=True), measure(FAKE, 1), "equal", MACHINE).peak_percent == pytest.approx(25.0)
     path = tmp_path / "speed.jsonl"
     for new in (record, replace(record, part="other"), replace(record, ratio=5.0)):
-        add_speed(path, new)
-    assert [(found.part, found.ratio) for found in read_speed(path)] == [("part", 5.0), ("other", 4.0)]
+        write_records(path, [new])
+    assert [(found.part, found.ratio) for found in read_records(path, SpeedRecord)] == [("part", 5.0), ("other", 4.0)]
     with path.open("a") as file:
         file.write(json.dumps({"part": "half"}) + "\n")
     with pytest.raises(ValueError, match="speed.jsonl:3"):
-        read_speed(path)
+        read_records(path, SpeedRecord)
 
 
 def test_the_table_marks_what_was_measured_beside_other_work():
@@ -104,7 +105,7 @@ def test_the_command_prints_a_line_per_comparison_and_writes_records(monkeypatch
     monkeypatch.setattr("distill.bench.timing.GEMM_SIZE", 128)
     main(["--parts", "collect", "--model", cfg.model, "--task", "CoLA", "--data_dir", cfg.data_dir, "--quick",
           "--records", str(tmp_path / "speed.jsonl")])
-    (record,) = read_speed(tmp_path / "speed.jsonl")
+    (record,) = read_records(tmp_path / "speed.jsonl", SpeedRecord)
     assert record.rounds == 2 and record.command.startswith("python -m distill")
     assert "keeping states, host side" in capsys.readouterr().out
 

@@ -17,27 +17,15 @@ from tests.training import (
     KINDS,
     Parts,
     assert_same,
-    exact_arithmetic,
     free_port,
     left_behind,
     one_rank,
-    prepare_processes,
     settings,
     start,
 )
 
 WHOLE_STEP = {"train_batch_size": 13, "max_steps": 1, "max_grad_norm": 0.0}
-
-
-@pytest.fixture(autouse=True)
-def exact():
-    with exact_arithmetic():
-        yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def processes():
-    prepare_processes()
+pytestmark = pytest.mark.usefixtures("exact", "processes")
 
 
 class Recorder(torch.optim.SGD):

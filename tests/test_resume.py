@@ -15,22 +15,12 @@ from tests.training import (
     assert_same,
     exact_arithmetic,
     left_behind,
-    prepare_processes,
     settings,
     start,
     stopped_run,
 )
 
-
-@pytest.fixture(autouse=True)
-def exact():
-    with exact_arithmetic():
-        yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def processes():
-    prepare_processes()
+pytestmark = pytest.mark.usefixtures("exact", "processes")
 
 
 def train(folder, path, cfg, kind="senses", at=-1, action=None):

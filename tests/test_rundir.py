@@ -12,6 +12,8 @@ from distill.scores import Scores
 from models.weights import CHECKSUMS
 from tests.training import PROCESSES, free_port, holding_run, one_rank_of_the_program, settings, start
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 
 def words(folder, glue, out, *more) -> list[str]:
     return [str(word) for word in ("train", "finetune", "CoLA", "--model", folder, "--data_dir", glue, "--output_dir", out,

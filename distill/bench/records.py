@@ -1,16 +1,14 @@
 """Records of measurements, one line of scripts/speed.jsonl each, and the table that is rendered from them."""
 
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
 from distill.bench.timing import Comparison, Machine, Timing
-from distill.report import portable, turn
-from distill.rundir import origin, write_text
+from distill.report import portable
+from distill.rundir import origin
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,11 @@ class SpeedRecord:
     command: str
     commit: str | None
 
+    @property
+    def key(self) -> tuple:
+        """What the record is about: the comparison and the device."""
+        return self.part, self.against, self.device
+
 
 def record_of(comparison: Comparison, timing: Timing, checked: str, machine: Machine) -> SpeedRecord:
     """The record of a comparison that was measured on this machine by this command."""
@@ -47,28 +50,6 @@ def record_of(comparison: Comparison, timing: Timing, checked: str, machine: Mac
                        timing.theirs, timing.theirs_median, timing.rounds, checked, timing.disturbed, percent,
                        machine.gemm_float32, machine.gemm_bfloat16, machine.copy, torch.get_num_threads(),
                        facts["device"], portable(facts["command"]), facts["commit"])
-
-
-def read_speed(path: Path) -> list[SpeedRecord]:
-    """The records in a file of JSON lines; ValueError with file and line for one that is not a record."""
-    found = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            found.append(SpeedRecord(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}:{number}: not a record of a measurement ({error})") from error
-    return found
-
-
-def add_speed(path: Path, new: SpeedRecord) -> None:
-    """Add a record; it replaces the one of the same comparison on the same device."""
-    def key(record: SpeedRecord) -> tuple:
-        return record.part, record.against, record.device
-
-    with turn(path.parent):
-        records = {key(record): record for record in (read_speed(path) if path.exists() else [])}
-        records[key(new)] = new
-        write_text(path, "".join(json.dumps(asdict(record)) + "\n" for record in records.values()))
 
 
 def speed_table(records: Sequence[SpeedRecord]) -> str:

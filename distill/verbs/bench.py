@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill import workers
-from distill.bench.records import SpeedRecord, add_speed, record_of, speed_table
+from distill.bench.records import SpeedRecord, record_of, speed_table
 from distill.bench.timing import calibrate, measure
 from distill.config import parse, setting
 from distill.precision import check_precision
+from distill.report import write_records
 
 PARTS = ("training", "cache", "attention", "cluster", "collect", "lookup")
 QUICK = {"steps": 4, "rounds": 2, "tokens": 50_000}
@@ -58,7 +59,7 @@ def main(words: list[str]) -> None:
             found.append(record_of(comparison, measure(comparison, cfg.rounds), checked, machine))
             say(found[-1])
             if cfg.records:
-                add_speed(Path(cfg.records), found[-1])
+                write_records(Path(cfg.records), found[-1:])
     print(speed_table(found))
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from distill.bench.records import read_speed, speed_table
+from distill.bench.records import SpeedRecord, speed_table
 from distill.report import read_records, records_of, render, tables_of, write_records
 from distill.rundir import read_json, write_text
 
@@ -40,5 +40,5 @@ def all_tables(records: Path, speed: Path) -> dict[str, str]:
     """The tables of both files of records; ValueError where the first is missing."""
     if not records.is_file():
         raise ValueError(f"no records {records}: `report add` writes them")
-    measured = {"speed": speed_table(read_speed(speed))} if speed.is_file() else {}
+    measured = {"speed": speed_table(read_records(speed, SpeedRecord))} if speed.is_file() else {}
     return {**tables_of(read_records(records)), **measured}

@@ -14,7 +14,7 @@ Of several restarts the better half goes on after each sweep, until one is left 
 2016, arXiv 1502.07943): on hidden states ten restarts end within 0.1 % of ten full runs at less than half of the work.
 
 Of a problem with more than SEARCHED_PER_CLUSTER points per cluster a random sample is searched; FULL_SWEEPS over all
-points follow (the rule of faiss, with half of its 256 points).
+points follow (the rule of faiss).
 
 A result depends on the problem, its key, the seed and the options only: random numbers are a hash, a problem is padded
 to a length that follows from its own count, and no batch is smaller than the number of BLAS threads (below that MKL
@@ -35,7 +35,7 @@ from distill.kmeans.lloyd import Runs, lloyd_runs, without_empty
 from distill.kmeans.seeding import greedy_seeds, sampled_rows, uniform_numbers
 from distill.kmeans.space import PointSpace, means_of, problem_bytes, rows_of, space_of
 
-SEARCHED_PER_CLUSTER = 128  # points; of a larger problem a sample is searched
+SEARCHED_PER_CLUSTER = 256  # points; of a larger problem a sample is searched
 FULL_SWEEPS = 2  # over all points of such a problem, from what was found in its sample
 _BLOCK_BYTES = 16 << 20  # a CPU works on blocks of this size: they stay in cache, and malloc reuses their pages
 

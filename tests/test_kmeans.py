@@ -166,6 +166,14 @@ def test_of_a_large_problem_a_sample_is_searched(monkeypatch):
     assert same_bits(sampled, 1, kmeans(points[1:], counts[1:], keys[1:], 5, restarts=6), 0, 900)
 
 
+def test_a_problem_with_fewer_points_than_a_sample_is_searched_whole(monkeypatch):
+    """205 points are padded to 224 rows, more than the 210 of a sample: padding is no point."""
+    points, counts, keys = batch(mixed_problems([205], width=16))
+    whole = kmeans(points, counts, keys, 5)
+    monkeypatch.setattr(kmeans_module, "SEARCHED_PER_CLUSTER", 42)
+    assert same_bits(kmeans(points, counts, keys, 5), 0, whole, 0, 205)
+
+
 def test_sampled_rows_are_different_rising_and_real():
     keys, counts = torch.arange(4), torch.tensor([30, 50, 50, 31])
     rows = seeding.sampled_rows(0, keys, counts, 56, 30)

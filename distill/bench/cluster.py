@@ -8,7 +8,7 @@ import torch
 from distill import workers
 from distill.bench.corpus import token_states
 from distill.bench.timing import Comparison, timed
-from distill.kmeans import kmeans, plan_groups
+from distill.kmeans import kmeans, padded_batch, plan_groups
 
 NUM_SENSES = 20
 SMALL = 512
@@ -40,10 +40,8 @@ class Problems:
     def ours(self) -> float:
         total, device = 0.0, workers.device()
         for group in plan_groups(self.count, NUM_SENSES, self.states_ND.shape[1]):
-            points_TND = np.zeros((len(group), self.count[group].max(), self.states_ND.shape[1]), np.float16)
-            for line, problem in enumerate(group):
-                points_TND[line, :self.count[problem]] = self._points(problem)
-            total += float(kmeans(torch.from_numpy(points_TND).to(device), torch.from_numpy(self.count[group]).to(device),
+            points_TND = padded_batch(self.states_ND, self.start, self.count, group).to(device)
+            total += float(kmeans(points_TND, torch.from_numpy(self.count[group]).to(device),
                                   torch.from_numpy(self.types[group].astype(np.int64)).to(device), NUM_SENSES,
                                   restarts=self.restarts).inertia_T.sum())
         return total

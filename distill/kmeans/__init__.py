@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.kmeans.lloyd import Runs, lloyd_runs, without_empty
+from distill.kmeans.lloyd import Runs, assigned, lloyd_runs, without_empty
 from distill.kmeans.seeding import greedy_seeds, sampled_rows, uniform_numbers
 from distill.kmeans.space import PointSpace, means_of, problem_bytes, rows_of, space_of
 
@@ -54,6 +54,14 @@ def padded_length(count: int) -> int:
     """The number of rows that a problem with `count` points is padded to: steps of 8, then four steps per octave."""
     step = max(8, 1 << max(0, int(count - 1).bit_length() - 3))
     return -(-int(count) // step) * step
+
+
+def padded_batch(vectors_ND: np.ndarray, starts: np.ndarray, counts: np.ndarray, group: np.ndarray) -> Tensor:
+    """The problems `group` as `kmeans` takes them, [T, N, D] float16; problem t owns the vectors from starts[t] on."""
+    points_TND = np.zeros((len(group), int(counts[group].max()), vectors_ND.shape[1]), np.float16)
+    for line, problem in enumerate(group):
+        points_TND[line, :counts[problem]] = vectors_ND[starts[problem]:starts[problem] + counts[problem]]
+    return torch.from_numpy(points_TND)
 
 
 def plan_groups(counts: np.ndarray, k: int, width: int, budget_bytes: int = 64 << 20) -> list[np.ndarray]:
@@ -102,16 +110,8 @@ def kmeans(points_TND: Tensor, counts_T: Tensor, keys_T: Tensor, k: int, *, seed
         centred_TND, mean_TD = _centre(points_TND, filled, counts)
         key_T = keys_T.to(device)[index_T]
         options = (k, seed, restarts, max_iterations, tolerance)
-        if centred_TND.shape[1] <= SEARCHED_PER_CLUSTER * k:
-            runs = _search(centred_TND, count_T, key_T, *options)
-        else:
-            rows_TS = sampled_rows(seed, key_T, count_T, centred_TND.shape[1], SEARCHED_PER_CLUSTER * k)
-            sample_TSD = rows_of(centred_TND, rows_TS)
-            found = _search(sample_TSD, torch.full_like(count_T, rows_TS.shape[1]), key_T, *options)
-            found = found.chosen(found.inertia_TR.argmin(-1, keepdim=True))
-            space = space_of(centred_TND)
-            runs = lloyd_runs(space, _assigned(space, sample_TSD, found.labels_TRN, count_T, k), k, FULL_SWEEPS,
-                              torch.zeros_like(count_T))
+        search = _sampled_search if 4 * centred_TND.shape[1] > 5 * SEARCHED_PER_CLUSTER * k else _search
+        runs = search(centred_TND, count_T, key_T, *options)
         _finish(result, index_T[:len(block)], centred_TND, mean_TD, runs, k)
     return result
 
@@ -126,13 +126,21 @@ def _search(points_TND: Tensor, count_T: Tensor, key_T: Tensor, k: int, seed: in
     return lloyd_runs(space, labels_TRN, k, max_iterations, tolerance * variance_T)
 
 
-def _assigned(space: PointSpace, sample_TSD: Tensor, labels_TRS: Tensor, count_T: Tensor, k: int) -> Tensor:
-    """Labels [T, R, N] of all points by the means of the clusters of a sample."""
-    means = means_of(sample_TSD, labels_TRS, k)
-    score_TRN, labels_TRN = (means.square().sum(-1)[..., None] - 2 * space.of_means(means)).min(2)
-    padding_T1N = torch.arange(labels_TRN.shape[2], device=count_T.device) >= count_T[:, None, None]
-    distance_TRN = (score_TRN + space.norm_TN[:, None]).masked_fill(padding_T1N, 0)
-    return without_empty(labels_TRN.masked_fill_(padding_T1N, -1), distance_TRN, k)
+def _sampled_search(points_TND: Tensor, count_T: Tensor, key_T: Tensor, k: int, seed: int, restarts: int,
+                    max_iterations: int, tolerance: float) -> Runs:
+    """A search in a sample of each problem, then FULL_SWEEPS over all points from the best run's means.
+
+    Every count must reach the sample's size; padded_length() adds less than a quarter to a count.
+    """
+    rows_TS = sampled_rows(seed, key_T, count_T, points_TND.shape[1], SEARCHED_PER_CLUSTER * k)
+    sample_TSD = rows_of(points_TND, rows_TS)
+    found = _search(sample_TSD, torch.full_like(count_T, rows_TS.shape[1]), key_T, k, seed, restarts, max_iterations, tolerance)
+    best = found.chosen(found.inertia_TR.argmin(-1, keepdim=True))
+    space = PointSpace(points_TND)
+    padding_T1N = torch.arange(points_TND.shape[1], device=count_T.device) >= count_T[:, None, None]
+    nearest_TRN, distance_TRN, _ = assigned(space, means_of(sample_TSD, best.labels_TRN, k), padding_T1N)
+    return lloyd_runs(space, without_empty(nearest_TRN, distance_TRN, k), k, min(FULL_SWEEPS, max_iterations),
+                      torch.zeros_like(count_T))
 
 
 def _checked_counts(points_TND, counts_T, keys_T, k, restarts, max_iterations) -> list[int]:

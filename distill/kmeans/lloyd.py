@@ -56,10 +56,7 @@ class Moving:
     def sweep(self, space: Space, k: int) -> Runs:
         """Assign every point to the nearest centroid; note which runs stop."""
         means = space.means(self.labels_TRN, k)
-        products_TRKN = space.of_means(means)
-        score_TRN, nearest_TRN = torch.add(space.squared(means, products_TRKN)[..., None], products_TRKN, alpha=-2).min(2)
-        nearest_TRN.masked_fill_(self.padding_T1N, -1)
-        distance_TRN = score_TRN.add_(space.norm_TN[:, None]).clamp_min_(0).masked_fill_(self.padding_T1N, 0)
+        nearest_TRN, distance_TRN, products_TRKN = assigned(space, means, self.padding_T1N)
         self.iterations_TR = self.iterations_TR + ~self.done_TR
         self.done_TR = self.done_TR | (nearest_TRN == self.labels_TRN).all(-1)
         if self.means is not None:
@@ -94,7 +91,8 @@ def lloyd_runs(space: Space, labels_TRN: Tensor, k: int, max_iterations: int, to
         swept = moving.sweep(space, k)
         if found is None:
             found = Runs(*(value.clone() for value in vars(swept).values()))
-        found.put(moving.index_T, swept)
+        else:
+            found.put(moving.index_T, swept)
         done_T = moving.done_TR.all(-1)
         if done_T.all():
             break
@@ -111,6 +109,14 @@ def lloyd_runs(space: Space, labels_TRN: Tensor, k: int, max_iterations: int, to
             space.keep(keep_T)
             moving.keep_problems(keep_T)
     return found
+
+
+def assigned(space: Space, means: Tensor, padding_T1N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest mean of each point [T, R, N] (-1 on padding), the squared distance to it (0 there), and the products."""
+    products_TRKN = space.of_means(means)
+    score_TRN, nearest_TRN = torch.add(space.squared(means, products_TRKN)[..., None], products_TRKN, alpha=-2).min(2)
+    distance_TRN = score_TRN.add_(space.norm_TN[:, None]).clamp_min_(0).masked_fill_(padding_T1N, 0)
+    return nearest_TRN.masked_fill_(padding_T1N, -1), distance_TRN, products_TRKN
 
 
 def without_empty(labels_TRN: Tensor, distance_TRN: Tensor, k: int) -> Tensor:

@@ -19,12 +19,15 @@ def _splitmix64(state: Tensor) -> Tensor:
     return state ^ ((state >> 31) & ((1 << 33) - 1))
 
 
+def _hashed_keys(seed: int, keys_T: Tensor) -> Tensor:
+    return _splitmix64(keys_T ^ _splitmix64(torch.full_like(keys_T, _signed(seed))))
+
+
 def uniform_numbers(seed: int, keys_T: Tensor, restarts: int, steps: int, candidates: int) -> Tensor:
     """float32 [T, R, steps, candidates] in [0, 1): the top 24 bits of a hash of seed, key, restart, step, candidate."""
     restart_R = torch.arange(restarts, device=keys_T.device)
     draw_KL = torch.arange(steps * candidates, device=keys_T.device).view(steps, candidates)
-    hashed_T = _splitmix64(keys_T ^ _splitmix64(torch.full_like(keys_T, _signed(seed))))
-    hashed_TR = _splitmix64(hashed_T[:, None] ^ restart_R)
+    hashed_TR = _splitmix64(_hashed_keys(seed, keys_T)[:, None] ^ restart_R)
     bits_TRKL = _splitmix64(hashed_TR[:, :, None, None] ^ draw_KL)
     return ((bits_TRKL >> 40) & ((1 << 24) - 1)).float() * 2.0 ** -24
 
@@ -32,8 +35,8 @@ def uniform_numbers(seed: int, keys_T: Tensor, restarts: int, steps: int, candid
 def sampled_rows(seed: int, keys_T: Tensor, count_T: Tensor, length: int, size: int) -> Tensor:
     """[T, size] different rows below each count, rising: those of the smallest hashes of seed, key and row."""
     row_N = torch.arange(length, device=keys_T.device)
-    hashed_T1 = _splitmix64(keys_T ^ _splitmix64(torch.full_like(keys_T, _signed(seed))))[:, None]
-    bits_TN = _splitmix64(hashed_T1 ^ ~row_N).masked_fill(row_N >= count_T[:, None], _signed((1 << 63) - 1))
+    bits_TN = _splitmix64(_hashed_keys(seed, keys_T)[:, None] ^ ~row_N)
+    bits_TN.masked_fill_(row_N >= count_T[:, None], torch.iinfo(torch.int64).max)
     return bits_TN.argsort(dim=-1, stable=True)[:, :size].sort(dim=-1).values
 
 

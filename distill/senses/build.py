@@ -22,7 +22,7 @@ from data_utils.tasks import Task
 from distill import workers
 from distill.config import setting
 from distill.evaluate import check_length
-from distill.kmeans import kmeans, plan_groups
+from distill.kmeans import kmeans, padded_batch, plan_groups
 from distill.precision import autocast, check_precision
 from distill.progress import bar
 from distill.rundir import RunDir, SaveError, read_json, write_folder, write_json
@@ -161,11 +161,7 @@ def cluster(cfg: SenseConfig, vectors: np.ndarray, starts: np.ndarray, centroids
         centroids[offsets[token]:offsets[token + 1]] = vectors[starts[token]:starts[token + 1]]
     groups = plan_groups(counts, cfg.num_senses, vectors.shape[1])
     for group in _resumable(groups, work, "cluster", centroids):
-        longest = int(counts[group].max())
-        points_TND = np.zeros((len(group), longest, vectors.shape[1]), np.float16)
-        for line, token in enumerate(group):
-            points_TND[line, :counts[token]] = vectors[starts[token]:starts[token + 1]]
-        found = kmeans(torch.from_numpy(points_TND).to(workers.device()),
+        found = kmeans(padded_batch(vectors, starts, counts, group).to(workers.device()),
                        torch.from_numpy(counts[group]).to(workers.device()),
                        torch.from_numpy(group).to(workers.device()), cfg.num_senses, seed=cfg.seed,
                        restarts=cfg.restarts).centroids_TKD.half().cpu().numpy()

@@ -87,7 +87,8 @@ def _older(folder: Path, keep: int) -> list[Path]:
 
 
 def versions(folder: Path, keep: int) -> list[Path]:
-    """`folder` and the earlier versions of it that are there, newest first."""
+    """`folder`, as whole_folder() finds it, and the earlier versions of it that are there, newest first."""
+    whole_folder(folder)
     return [path for path in [folder, *_older(folder, keep)] if path.exists()]
 
 

@@ -108,16 +108,22 @@ def test_the_seconds_of_a_run_are_those_of_all_its_sittings(tiny_bert, tmp_path)
     assert max(seconds) == seconds[-2] > 1000, "the last line of terms, before the last scores"
 
 
-def test_a_run_killed_while_it_exchanged_checkpoints_goes_on_from_the_old_one(tiny_bert, tmp_path, undisturbed):
+@pytest.mark.parametrize("keep, old", [(1, "last.old"), (2, "last.1")])
+def test_a_run_killed_while_it_exchanged_checkpoints_goes_on_from_the_old_one(tiny_bert, tmp_path, undisturbed, keep, old):
+    cfg = settings(save_total_limit=keep)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_bert, tmp_path, settings(), at=5, action=pull_the_plug)
-    shutil.rmtree(tmp_path / "last.1")
-    (tmp_path / "last").rename(tmp_path / "last.1")
-    shutil.copytree(tmp_path / "last.1", tmp_path / "last.tmp")
+        train(tiny_bert, tmp_path, cfg, at=5, action=pull_the_plug)
+    shutil.rmtree(tmp_path / old, ignore_errors=True)
+    (tmp_path / "last").rename(tmp_path / old)
+    shutil.copytree(tmp_path / old, tmp_path / "last.tmp")
     (tmp_path / "last.tmp/trainer_state.pt").write_bytes(b"half")
-    train(tiny_bert, tmp_path, settings())
+
+    def started_over():
+        raise AssertionError("the checkpoint was there")
+
+    train(tiny_bert, tmp_path, cfg, at=0, action=started_over)
     assert_same(left_behind(tmp_path), undisturbed["adamw"])
-    assert not (tmp_path / "last.tmp").exists()
+    assert not (tmp_path / "last.tmp").exists() and not (tmp_path / "last.old").exists()
 
 
 def truncate_file(path):

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from distill.config import digest
-from distill.rundir import read_json, write_text
+from distill.rundir import SaveError, read_json, write_text
 
 Kind = TypeVar("Kind")
 
@@ -76,7 +76,10 @@ def write_records(path: Path, new: Sequence[Kind]) -> None:
 @contextmanager
 def _turn(folder: Path) -> Iterator[None]:
     """Wait until no other process is changing records in `folder`."""
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise SaveError(f"cannot write into {folder}: {error.strerror}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -110,8 +110,16 @@ def test_the_command_prints_a_line_per_comparison_and_writes_records(monkeypatch
     assert "keeping states, host side" in capsys.readouterr().out
 
 
+def test_what_is_given_beside_quick_holds(monkeypatch, cfg, tmp_path):
+    monkeypatch.setattr("distill.bench.timing.GEMM_SIZE", 128)
+    main(["--quick", "--rounds", "3", "--parts", "collect", "--model", cfg.model, "--task", "CoLA", "--data_dir", cfg.data_dir,
+          "--records", str(tmp_path / "speed.jsonl")])
+    assert read_records(tmp_path / "speed.jsonl", SpeedRecord)[0].rounds == 3
+
+
 @pytest.mark.parametrize("words, said", [(["--parts", "speed"], "no part 'speed'.*training"), (["--rounds", "0"], "--rounds 0"),
-                                         (["--steps", "1"], "--steps 1"), (["--tokens", "10"], "--tokens 10")])
+                                         (["--steps", "1"], "--steps 1"), (["--tokens", "10"], "--tokens 10"),
+                                         (["--records", "nowhere/speed.jsonl"], "no folder nowhere")])
 def test_what_cannot_be_measured_is_refused(words, said):
     with pytest.raises(ValueError, match=said):
         parse(BenchConfig, words)

@@ -173,10 +173,11 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     student = build_student(cfg, teacher, lookup)
     train = encode_split(student, task, "train", cfg.data_dir, cfg.max_length)
     dev = dev_splits(student, task, cfg.data_dir, cfg.max_length)
+    weights = fingerprint(Path(cfg.teacher))
     run_dir.begin(cfg, {"data": {split: data_fingerprint(task, split, cfg.data_dir) for split in ("train", *dev)},
-                        "teacher": fingerprint(Path(cfg.teacher)), "senses": dict(dictionary.provenance)})
+                        "teacher": weights, "senses": dict(dictionary.provenance)})
     live = LiveTeacher(teacher, lookup, cfg)
-    key = cache_key(fingerprint(Path(cfg.teacher)), dictionary.digest(), train, cfg)
+    key = cache_key(weights, dictionary.digest(), train, cfg)
     cached = cached_teacher(live, train, Path(cfg.cache_dir or run_dir.path / "cache") / key)
     special = [student.tokenizer.cls_token_id, student.tokenizer.sep_token_id, student.tokenizer.pad_token_id]
     objective = SenseObjective(cfg, task, cached, lookup, special)

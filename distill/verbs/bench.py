@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from distill import workers
@@ -40,12 +40,15 @@ class BenchConfig:
         for name, least in (("rounds", 1), ("steps", 2), ("tokens", 1000)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected {least} or more")
+        if self.records and not Path(self.records).parent.is_dir():
+            raise ValueError(f"--records {self.records}: there is no folder {Path(self.records).parent}; make it first")
 
 
 def main(words: list[str]) -> None:
     """Measure every part and print a line for each comparison; a part that is not equal ends with an error."""
-    cfg = parse(BenchConfig, words, program="python -m distill bench")
-    cfg = replace(cfg, **QUICK) if cfg.quick else cfg
+    program = "python -m distill bench"
+    cfg = parse(BenchConfig, words, program=program)
+    cfg = parse(BenchConfig, words, QUICK, program) if cfg.quick else cfg  # what is given beside --quick holds
     check_precision(cfg, workers.device())
     if workers.world() > 1:
         raise ValueError("bench measures one process: start it without torchrun")

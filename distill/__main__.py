@@ -64,6 +64,12 @@ def process_group():
         yield
     except workers.FailedElsewhere:
         sys.exit(1)
+    except RuntimeError as error:
+        if not workers.lost_another(error):
+            raise
+        print("error: another rank of this run is gone (killed, or out of memory?); what it last printed may say why. The "
+              "same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(1)
     finally:
         workers.stop()
 

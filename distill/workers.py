@@ -41,6 +41,11 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def lost_another(error: RuntimeError) -> bool:
+    """Whether `error` says that another rank is gone; gloo's errors have no type of their own."""
+    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))
+
+
 class FailedElsewhere(RuntimeError):
     """Another rank failed and has said why; this one stops without a word."""
 

@@ -1,6 +1,5 @@
 """SIGKILL at random moments, of one process and of two ranks: the same command, given again, ends with the same bytes."""
 
-import os
 import random
 import time
 from pathlib import Path
@@ -8,23 +7,15 @@ from pathlib import Path
 import pytest
 
 from distill.__main__ import main
-from distill.senses import build
-from tests.training import assert_same, exact_arithmetic, free_port, left_behind, prepare_processes, start
+from tests.training import assert_same, free_port, left_behind, one_rank_of_the_program, prepare_processes, start
 
 KILLS = 20
 
 
-@exact_arithmetic()
-def one_rank(rank: int, world: int, port: int, words: list[str]) -> None:
-    """What torchrun would start; a build marks its place after every part."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    build.MARK_SECONDS = 0.0
-    raise SystemExit(main(words))
-
-
-def begin(words: list[str], ranks: int) -> list:
+def begin(words: list[str], ranks: int, said: Path) -> list:
+    """The command on `ranks` ranks; what each says goes into said.0, said.1 ..."""
     port = free_port()
-    return [start(one_rank, rank, ranks, port, words) for rank in range(ranks)]
+    return [start(one_rank_of_the_program, rank, ranks, port, words, said.with_suffix(f".{rank}")) for rank in range(ranks)]
 
 
 def end(processes: list, seconds: float) -> bool:
@@ -68,14 +59,27 @@ def result(verb: str, out: Path) -> dict:
 @pytest.mark.parametrize("verb", ["train", "senses"])
 def test_a_command_killed_again_and_again_ends_as_if_nothing_had_happened(verb, ranks, made, tiny_glue, tmp_path):
     started = time.monotonic()
-    assert end(begin(words(verb, made, tiny_glue, tmp_path / "whole"), ranks), 120)
+    assert end(begin(words(verb, made, tiny_glue, tmp_path / "whole"), ranks, tmp_path / "said"), 120)
     seconds, expected = time.monotonic() - started, result(verb, tmp_path / "whole")
     draw, kills, finished = random.Random(ranks), 0, 0
     while kills < KILLS:
         out = tmp_path / f"killed-{finished}"
         while not (out / "DONE").exists():
             patience = draw.uniform(0, 1.2 * seconds) if kills < KILLS else 120
-            kills += not end(begin(words(verb, made, tiny_glue, out), ranks), patience)
+            kills += not end(begin(words(verb, made, tiny_glue, out), ranks, tmp_path / "said"), patience)
         assert_same(result(verb, out), expected)
         finished += 1
     print(f"{verb}, {ranks} ranks: {kills} kills, {finished} runs ended, all equal")
+
+
+def test_a_rank_whose_peer_was_killed_ends_with_one_line_and_the_run_goes_on(made, tiny_glue, tmp_path):
+    command = words("train", made, tiny_glue, tmp_path / "run")
+    ranks = begin(command, 2, tmp_path / "said")
+    while not (tmp_path / "run/last").exists():
+        time.sleep(0.05)
+    ranks[1].kill()
+    ranks[0].join(30)
+    assert ranks[0].exitcode == 1
+    (said,) = [line for line in (tmp_path / "said.0").read_text().splitlines() if "error" in line.lower()]
+    assert said.startswith("error: another rank of this run is gone")
+    assert end(begin(command, 1, tmp_path / "said"), 60) and (tmp_path / "run/DONE").exists()

@@ -118,7 +118,7 @@ def test_a_refusal_on_two_ranks_is_one_line_from_the_first_and_ends_both(tiny_be
              "--output_dir", str(tmp_path / "out")]
     assert main(words) == 0
     port = free_port()
-    ranks = [start(one_rank_of_the_program, rank, port, [*words, "--seed", "7"], tmp_path / f"said{rank}") for rank in range(2)]
+    ranks = [start(one_rank_of_the_program, rank, 2, port, [*words, "--seed", "7"], tmp_path / f"said{rank}") for rank in range(2)]
     for rank in ranks:
         rank.join(120)
         assert rank.exitcode == 1

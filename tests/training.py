@@ -24,6 +24,7 @@ from distill.engine import Interrupted, NonFiniteLossError, fit
 from distill.recipes import finetune, sense_kd
 from distill.rundir import RunDir
 from distill.scores import Scores
+from distill.senses import build
 from distill.teacher import LiveTeacher
 from models.encoder import Encoder, TaskInfo
 from models.heads import SenseLookup
@@ -176,7 +177,7 @@ def start(target, *words):
 @exact_arithmetic()
 def one_rank(rank: int, world: int, port: int, folder: Path, out: Path, changed: dict) -> None:
     """What torchrun would start: one rank of `world` that trains every kind, and then meets a NaN in its own share."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    be_rank(rank, world, port)
     workers.start()
     for kind in KINDS:
         student = Parts(folder, kind, settings(**changed)).train(out / kind)
@@ -207,8 +208,16 @@ def holding_run(cfg, ready, done) -> None:
     ready.set(), done.wait(60)
 
 
-def one_rank_of_the_program(rank: int, port: int, words: list[str], said: Path) -> None:
-    """What torchrun would start: one of two ranks of the command line; its stderr goes into `said`."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+@exact_arithmetic()
+def one_rank_of_the_program(rank: int, world: int, port: int, words: list[str], said: Path) -> None:
+    """What torchrun would start: one rank of the command line; its stderr goes into `said`. A build marks its place after
+    every part."""
+    be_rank(rank, world, port)
+    build.MARK_SECONDS = 0.0
     with said.open("w") as file, contextlib.redirect_stderr(file):
         sys.exit(main(words))
+
+
+def be_rank(rank: int, world: int, port: int) -> None:
+    """Set what torchrun would set."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))

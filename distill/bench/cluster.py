@@ -1,4 +1,4 @@
-"""Many small k-means problems, against scikit-learn in a loop."""
+"""Many small k-means problems, against scikit-learn in a loop: time, inertia, peak memory."""
 
 from collections.abc import Iterator
 
@@ -7,8 +7,10 @@ import torch
 
 from distill import workers
 from distill.bench.corpus import token_states
+from distill.bench.memory import peak_growth
 from distill.bench.timing import Comparison, timed
 from distill.kmeans import kmeans, padded_batch, plan_groups
+from distill.senses.build import SenseConfig
 
 NUM_SENSES = 20
 SMALL = 512
@@ -16,18 +18,22 @@ INERTIA_AT_MOST = 1.002
 
 
 def comparisons(cfg) -> Iterator[Comparison]:
-    """Types of at most SMALL vectors with 1 and with 10 restarts, then all types; total inertia within INERTIA_AT_MOST."""
+    """Types of at most SMALL vectors with 1 and with 10 restarts; all types, with as many vectors as a build samples and
+    without a limit. Total inertia within INERTIA_AT_MOST."""
     ids, states_ND = token_states(cfg)
     order = np.argsort(ids, kind="stable")
     types, start, count = np.unique(ids[order], return_index=True, return_counts=True)
     states_ND = states_ND[order]
-    for name, chosen, restarts in (
-            (f"k-means, types of up to {SMALL} vectors", (count > NUM_SENSES) & (count <= SMALL), 1),
-            (f"k-means, types of up to {SMALL} vectors, 10 restarts", (count > NUM_SENSES) & (count <= SMALL), 10),
-            ("k-means, all types", count > NUM_SENSES, 1)):
-        problems = Problems(states_ND, types[chosen], start[chosen], count[chosen], restarts)
+    small, cap = count <= SMALL, SenseConfig().cap
+    for name, chosen, limit, restarts in (
+            (f"k-means, types of up to {SMALL} vectors", small, SMALL, 1),
+            (f"k-means, types of up to {SMALL} vectors, 10 restarts", small, SMALL, 10),
+            (f"k-means, all types, at most {cap} vectors of each, as a build samples", count > 0, cap, 1),
+            ("k-means, all types, all vectors", count > 0, len(ids), 1)):
+        chosen = chosen & (count > NUM_SENSES)
+        problems = Problems(states_ND, types[chosen], start[chosen], count[chosen].clip(max=limit), restarts)
         yield Comparison(name, f"scikit-learn KMeans per type, n_init {restarts}", "vectors",
-                         timed(problems.ours, count[chosen].sum()), timed(problems.theirs, count[chosen].sum()),
+                         timed(problems.ours, problems.count.sum()), timed(problems.theirs, problems.count.sum()),
                          problems.check)
 
 
@@ -56,7 +62,10 @@ class Problems:
         return self.states_ND[self.start[problem]:self.start[problem] + self.count[problem]]
 
     def check(self) -> str:
-        ratio = self.ours() / self.theirs()
+        found = []
+        memory = [peak_growth(lambda side=side: found.append(side())) for side in (self.theirs, self.ours)]
+        ratio = found[1] / found[0]
         if ratio > INERTIA_AT_MOST:
             raise ValueError(f"our total inertia is {ratio:.4f} of scikit-learn's: expected at most {INERTIA_AT_MOST}")
-        return f"total inertia {ratio:.4f} of theirs"
+        return (f"total inertia {ratio:.4f} of theirs; peak memory {memory[1] / 2**20:.0f} MiB, theirs "
+                f"{memory[0] / 2**20:.0f} MiB")

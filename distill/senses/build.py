@@ -31,6 +31,7 @@ from distill.senses.dictionary import FILE, SenseDictionary
 from distill.senses.sample import Sample, sample_occurrences
 from models.encoder import Encoder
 
+CACHED_ROWS = 1024  # a CPU moves so many at a time: they stay in cache, and malloc reuses their pages
 MARK_SECONDS = 20.0  # a killed build repeats at most this much
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,11 @@ def keep_sampled(hidden_BTD: torch.Tensor, sequences: np.ndarray, corpus: Encode
     """Write the sampled positions of the states of `sequences` to their rows of `vectors` (float16)."""
     line, column, row = sample.of(sequences, corpus)
     place = torch.from_numpy(line * hidden_BTD.shape[1] + column).to(hidden_BTD.device)
-    vectors[row] = hidden_BTD.flatten(0, 1).index_select(0, place).half().cpu().numpy()
+    hidden_ND, as_rows = hidden_BTD.flatten(0, 1), f"V{2 * vectors.shape[1]}"  # numpy moves a row at once, not by numbers
+    piece = CACHED_ROWS if hidden_ND.device.type == "cpu" else max(len(row), 1)
+    for part in range(0, len(row), piece):
+        states_ND = hidden_ND.index_select(0, place[part:part + piece]).half().cpu().numpy()
+        vectors.view(as_rows)[row[part:part + piece]] = states_ND.view(as_rows)
 
 
 def cluster(cfg: SenseConfig, vectors: np.ndarray, starts: np.ndarray, centroids: np.ndarray, offsets: np.ndarray,

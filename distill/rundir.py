@@ -130,8 +130,8 @@ class RunDir:
         self._lock = None
 
     def begin(self, config, facts: dict | None = None) -> None:
-        """Claim the folder for `config`. ValueError where it holds a run with other settings, or another process
-        works in it. `facts` (data checksums, preset) go into origin.json."""
+        """Claim the folder for `config`. ValueError where it holds a run with other settings or other `facts` (what it
+        read: checksums of data, teacher, senses; they go into origin.json), or another process works in it."""
         workers.on_main(lambda: self._begin(asdict(config), facts or {}))
 
     def _begin(self, config: dict, facts: dict) -> None:
@@ -143,6 +143,7 @@ class RunDir:
         made = self._has_made_something()
         if made:
             self._check_config(config)
+            self._check_facts(facts)
         write_json(self.path / "config.json", config)
         if not made or not (self.path / "origin.json").exists():
             write_json(self.path / "origin.json", {**origin(sys.argv), **facts})
@@ -169,6 +170,14 @@ class RunDir:
         if changed:
             raise ValueError(f"{self.path} holds a run with other settings ({'; '.join(changed)}): give the same "
                              "settings to go on with it, another --output_dir, or remove the folder")
+
+    def _check_facts(self, facts: dict) -> None:
+        file = self.path / "origin.json"
+        known = read_json(file) if file.exists() else facts
+        changed = [name for name, fact in facts.items() if known.get(name) != fact]
+        if changed:
+            raise ValueError(f"{self.path} holds a run that read other {' and '.join(changed)} (their checksums in {file} are "
+                             "not today's): give it the same files to go on, another --output_dir, or remove the folder")
 
     def is_done(self) -> bool:
         return self.done_file.exists()

@@ -69,6 +69,20 @@ def test_other_settings_are_refused_with_the_difference(finished, tiny_bert, tin
     assert contents(out) == before
 
 
+def test_an_unfinished_run_is_not_continued_on_other_data(tiny_bert, tiny_glue, tmp_path, capsys):
+    out, glue = tmp_path / "run", tmp_path / "glue"
+    shutil.copytree(tiny_glue, glue)
+    assert main(words(tiny_bert, glue, out)) == 0
+    (out / "DONE").unlink()
+    with (glue / "CoLA/dev.tsv").open("a") as file:
+        file.write("src\t1\t\tgood river\n")
+    before = contents(out)
+    assert main(words(tiny_bert, glue, out)) == 1
+    assert "holds a run that read other data" in capsys.readouterr().err and contents(out) == before
+    shutil.copytree(tiny_glue, glue, dirs_exist_ok=True)
+    assert main(words(tiny_bert, glue, out)) == 0
+
+
 def test_a_second_process_is_refused_while_the_first_works(tmp_path):
     cfg, ready, done = settings(output_dir=str(tmp_path)), PROCESSES.Event(), PROCESSES.Event()
     process = start(holding_run, cfg, ready, done)

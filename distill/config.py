@@ -18,7 +18,7 @@ def setting(default, text: str):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What the engine reads; every recipe's Config adds its own fields."""
+    """What training reads in every recipe; each recipe's Config adds its own fields."""
 
     learning_rate: float = setting(5e-5, "peak learning rate")
     num_train_epochs: float = setting(3.0, "passes over the training set")
@@ -34,6 +34,7 @@ class TrainConfig:
     seed: int = setting(42, "seed of initialisation, data order and dropout")
     bf16: bool | None = setting(None, "bfloat16 autocast; by default where the device multiplies it natively")
     fp16: bool = setting(False, "float16 autocast with a loss scaler (CUDA)")
+    trim_vocabulary: bool = setting(False, "train only the word embeddings that the data read; checkpoints stay whole")
     eval_steps: int = setting(0, "evaluate every so many steps; 0: after every epoch")
     save_steps: int = setting(0, "checkpoint every so many steps; 0: at every evaluation")
     save_total_limit: int = setting(2, "checkpoints to keep: last/, and before it last.1/ ...")

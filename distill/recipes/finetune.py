@@ -14,6 +14,7 @@ from distill.losses import cross_entropy, squared_error
 from distill.objective import Objective
 from distill.rundir import RunDir
 from distill.scores import Scores
+from distill.vocabulary import held_vocabulary
 from models.encoder import TaskInfo
 from models.heads import POOLINGS
 from models.pretrained import load_config, pretrained_encoder
@@ -102,4 +103,5 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     dev = dev_splits(encoder, task, cfg.data_dir, cfg.max_length)
     run_dir.begin(cfg, {"data": {split: data_fingerprint(task, split, cfg.data_dir) for split in ("train", *dev)}})
     stream = TrainStream(train, task.name, encoder.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
-    return fit(encoder, LabelObjective(task), stream, cfg, run_dir, lambda model: score(model, task, dev))
+    with held_vocabulary(cfg, encoder, train, *dev.values()):
+        return fit(encoder, LabelObjective(task), stream, cfg, run_dir, lambda model: score(model, task, dev))

@@ -24,6 +24,7 @@ from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
 from distill.teacher import LiveTeacher, Teacher, cache_key, cached_teacher
+from distill.vocabulary import held_vocabulary
 from models.checkpoint import checkpoint_config, load_encoder
 from models.encoder import Encoder
 from models.heads import SenseLookup
@@ -182,4 +183,5 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     special = [student.tokenizer.cls_token_id, student.tokenizer.sep_token_id, student.tokenizer.pad_token_id]
     objective = SenseObjective(cfg, task, cached, lookup, special)
     stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
-    return fit(student, objective, stream, cfg, run_dir, lambda model: score(model, task, dev))
+    with held_vocabulary(cfg, student, train, *dev.values()):
+        return fit(student, objective, stream, cfg, run_dir, lambda model: score(model, task, dev))

@@ -34,6 +34,7 @@ class TrainConfig:
     seed: int = setting(42, "seed of initialisation, data order and dropout")
     bf16: bool | None = setting(None, "bfloat16 autocast; by default where the device multiplies it natively")
     fp16: bool = setting(False, "float16 autocast with a loss scaler (CUDA)")
+    compile: bool = setting(False, "torch.compile the student; pays on CUDA, hardly on a CPU")
     trim_vocabulary: bool = setting(False, "train only the word embeddings that the data read; checkpoints stay whole")
     eval_steps: int = setting(0, "evaluate every so many steps; 0: after every epoch")
     save_steps: int = setting(0, "checkpoint every so many steps; 0: at every evaluation")

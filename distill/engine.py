@@ -81,6 +81,8 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     run = Training(module, build_optimizer(cfg.optimizer, module, cfg.learning_rate, cfg.weight_decay),
                    torch.amp.GradScaler(device.type, enabled=cfg.fp16), stream)
     load_last(run, run_dir, cfg.save_total_limit)
+    if cfg.compile:
+        student.compile(dynamic=True)  # one graph for all lengths
     replica = module if workers.world() == 1 else DistributedDataParallel(
         module, forward_sync_buffers=False, gradient_as_bucket_view=True)  # buffers are constants here
     eval_every = cfg.eval_steps or stream.steps_per_epoch

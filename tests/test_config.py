@@ -34,7 +34,7 @@ ENGINE = {
     "max_grad_norm": (0.01, "weights"), "lr_scheduler_type": ("constant", "log"), "warmup_ratio": (0.9, "log"),
     "warmup_steps": (2, "log"), "seed": (7, "weights"), "bf16": (True, "weights"), "fp16": (True, "refused"),
     "eval_steps": (1, "log"), "save_steps": (1, "saves"), "logging_steps": (2, "log"),
-    "save_total_limit": (1, "kept"), "trim_vocabulary": (True, "weights"),
+    "save_total_limit": (1, "kept"), "compile": (True, "compiled"), "trim_vocabulary": (True, "weights"),
 }
 FINETUNE = ENGINE | {
     "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "model": ("deberta", "weights"),
@@ -86,10 +86,11 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     given |= {"finetune": {**SMALL, "model": places["bert"]}, "senses": {"teacher": places["teacher"], "num_senses": 3},
               "sense_kd": {**SMALL, "teacher": places["teacher"], "senses": places["these senses"]}}[kind]
     cfg = config_class(**{**given, **changed})
-    passes, saves = [], []
+    passes, saves, compiled = [], [], []
     encode, save = Encoder.encode, engine.save_last
     monkeypatch.setattr(Encoder, "encode", lambda self, batch: passes.append(batch.input_ids.shape) or encode(self, batch))
     monkeypatch.setattr(engine, "save_last", lambda run, run_dir, keep: saves.append(run.step) or save(run, run_dir, keep))
+    monkeypatch.setattr(Encoder, "compile", lambda self, **how: compiled.append(how))
     if kind == "senses":
         build_senses(TASK, cfg)
     else:
@@ -104,7 +105,7 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
         log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
         seen = {"weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
                 "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log]}
-    return {**seen, "passes": passes, "saves": saves, "path": path, "cache": (path / "cache").exists(),
+    return {**seen, "passes": passes, "saves": saves, "compiled": compiled, "path": path, "cache": (path / "cache").exists(),
             "kept": sorted(folder.name for folder in path.glob("last*"))}
 
 

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+from functools import partialmethod
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from data_utils.batching import collate
@@ -237,6 +240,20 @@ def test_cross_entropy_of_the_log_is_the_mean_over_all_examples_since_the_last_l
         expected = F.cross_entropy(parts.student.eval()(batch).logits, batch.target)
     (line,) = left_behind(tmp_path)["log"]
     assert line["terms"]["ce"] == pytest.approx(float(expected), rel=1e-5) and line["examples"] == 13
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["labels", "senses"])
+def test_a_compiled_student_learns_the_same_from_few_graphs_for_all_lengths(request, tmp_path, monkeypatch, kind):
+    folder = request.getfixturevalue({"labels": "tiny_deberta", "senses": "tiny_bert"}[kind])
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))  # no code generator
+    eager, compiled = (Parts(folder, kind, settings(compile=compile)).train(tmp_path / str(compile)) for compile in (False, True))
+    for name, tensor in eager.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], tensor, rtol=0, atol=1e-6)
+    assert 1 <= counters["stats"]["unique_graphs"] <= 4
+    torch._dynamo.reset()
 
 
 def test_two_ranks_train_as_one_process_does(tiny_bert, tmp_path):

@@ -82,7 +82,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
                    torch.amp.GradScaler(device.type, enabled=cfg.fp16), stream)
     load_last(run, run_dir, cfg.save_total_limit)
     if cfg.compile:
-        student.compile(dynamic=True)  # one graph for all lengths
+        student.compile(dynamic=True)  # few graphs for all lengths
     replica = module if workers.world() == 1 else DistributedDataParallel(
         module, forward_sync_buffers=False, gradient_as_bucket_view=True)  # buffers are constants here
     eval_every = cfg.eval_steps or stream.steps_per_epoch

@@ -1,13 +1,14 @@
 """The measurements: rates and ratios of known rounds, records, and every part on a tiny model."""
 
 import json
+import re
 import time
 from dataclasses import replace
 
 import pytest
 import torch
 
-from distill.bench import attention, cache, cluster, collect, lookup, training
+from distill.bench import attention, cache, cluster, collect, lookup, profile, training
 from distill.bench.records import SpeedRecord, record_of, speed_table
 from distill.bench.timing import Comparison, Machine, Timing, calibrate, measure, timed, training_flops
 from distill.config import parse
@@ -108,6 +109,26 @@ def test_the_command_prints_a_line_per_comparison_and_writes_records(monkeypatch
     (record,) = read_records(tmp_path / "speed.jsonl", SpeedRecord)
     assert record.rounds == 2 and record.command.startswith("python -m distill")
     assert "keeping states, host side" in capsys.readouterr().out
+
+
+def test_a_profile_gives_each_function_its_share():
+    def slow():
+        time.sleep(0.06)
+
+    def fast():
+        time.sleep(0.02)
+
+    found = profile.by_function("work", lambda: (slow(), fast(), time.sleep(0.02)), {"slow": slow, "fast": fast})
+    assert found.percent == pytest.approx({"slow": 60, "fast": 20, "all else": 20}, abs=5) and 0.1 < found.seconds < 0.2
+
+
+def test_the_profile_finds_every_part_of_a_step_and_of_a_build(cfg, capsys):
+    main(["--profile", "True", "--model", cfg.model, "--task", "CoLA", "--data_dir", cfg.data_dir, "--steps", "4"])
+    said = capsys.readouterr().out
+    assert said.count("100.0 %") == 0 and "all else" in said
+    for part in (*profile.STEP, *profile.BUILD, "matrix products", "optimiser"):
+        (share,) = re.findall(rf"([\d.]+) %  {re.escape(part)}$", said, re.MULTILINE)
+        assert float(share) > 0 or part in ("padding", "centring", "saving"), part
 
 
 def test_what_is_given_beside_quick_holds(monkeypatch, cfg, tmp_path):

@@ -1,4 +1,4 @@
-"""python -m distill bench [--parts training,cluster] [--setting value ...]"""
+"""python -m distill bench [--parts training,cluster | --profile True] [--setting value ...]"""
 
 import importlib
 import logging
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill import workers
+from distill.bench import profile
 from distill.bench.records import SpeedRecord, record_of, speed_table
 from distill.bench.timing import calibrate, measure
 from distill.config import parse, setting
@@ -31,6 +32,7 @@ class BenchConfig:
     quick: bool = setting(False, f"fewer: {', '.join(f'{name} {value}' for name, value in QUICK.items())}")
     bf16: bool | None = setting(None, "bfloat16 on our side; by default where the device multiplies it natively")
     fp16: bool = setting(False, "float16 on our side (CUDA)")
+    profile: bool = setting(False, "instead: where the time of training steps and of a sense dictionary goes")
     records: str = setting("", "a file to add the records to, scripts/speed.jsonl for README's table; empty: none")
 
     def __post_init__(self):
@@ -52,6 +54,10 @@ def main(words: list[str]) -> None:
     check_precision(cfg, workers.device())
     if workers.world() > 1:
         raise ValueError("bench measures one process: start it without torchrun")
+    if cfg.profile:
+        for shares in profile.shares(cfg):
+            print(shares)
+        return
     machine = calibrate(workers.device())
     print(f"this machine: matrix products {machine.gemm_float32:,.0f} GFLOP/s in float32, {machine.gemm_bfloat16:,.0f} in "
           f"bfloat16; copying {machine.copy:.0f} GB/s")

@@ -59,11 +59,12 @@ def build_senses(task_name: str, cfg: SenseConfig) -> None:
     """Build (or go on building) the dictionary of a teacher, and print what it is."""
     task, run_dir = get_task(task_name), RunDir(cfg.output_dir)
     teacher = load_encoder(cfg.teacher)
-    run_dir.begin(cfg)
+    weights = fingerprint(Path(cfg.teacher))
+    run_dir.begin(cfg, {"teacher": weights})
     teacher_bytes = (Path(cfg.teacher) / "model.safetensors").stat().st_size
     if not run_dir.is_done():
         started = time.monotonic()
-        provenance = {"teacher": fingerprint(Path(cfg.teacher)), "pooling": teacher.info.pooling, "task": task.name,
+        provenance = {"teacher": weights, "pooling": teacher.info.pooling, "task": task.name,
                       **{name: str(getattr(cfg, name)) for name in ("num_senses", "cap", "layer", "max_length", "restarts",
                                                                     "seed")}}
         dictionary = build(cfg, task, teacher, run_dir, provenance)

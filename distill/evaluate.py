@@ -39,8 +39,7 @@ def check_length(encoder: Encoder, length: int) -> None:
 def predict(encoder: Encoder, dataset: EncodedDataset) -> np.ndarray:
     """Logits [N, C] in the order of `dataset`, float32 arithmetic, shared out over the ranks, whole on each."""
     encoder.eval()
-    batches = sequential_batches(dataset.lengths, EVAL_TOKENS)
-    mine = batches[workers.rank()::workers.world()]
+    mine = workers.share(sequential_batches(dataset.lengths, EVAL_TOKENS))
     logits = []
     with bar(len(mine), "evaluate", "batch") as progress_bar:
         for rows in mine:
@@ -48,8 +47,8 @@ def predict(encoder: Encoder, dataset: EncodedDataset) -> np.ndarray:
             logits.append(encoder(batch.to(workers.device())).logits.float().cpu().numpy())
             progress_bar.update()
     found = np.empty((len(dataset), encoder.info.num_labels), np.float32)
-    for rank, parts in enumerate(workers.gather(logits)):
-        for rows, part in zip(batches[rank::workers.world()], parts, strict=True):
+    for parts in workers.gather(list(zip(mine, logits, strict=True))):
+        for rows, part in parts:
             found[rows] = part
     return found
 

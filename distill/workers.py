@@ -78,6 +78,12 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
+def share(parts: list[Value]) -> list[Value]:
+    """This rank's share of `parts`: every world-th. As long on every rank, since a pass through a sharded model is a
+    collective: where parts are missing, the last one is done again, while the others do theirs."""
+    return [parts[min(index, len(parts) - 1)] for index in range(rank(), -(-len(parts) // world()) * world(), world())]
+
+
 def any_rank(flag: bool) -> bool:
     """Whether `flag` is true on some rank: the same answer everywhere."""
     return any(gather(flag))

@@ -88,6 +88,13 @@ def test_a_rank_without_an_example_gets_none():
     assert [two.shard(rank, 3) is None for rank in range(3)] == [False, False, True]
 
 
+def test_rank_0_has_the_most_micro_batches():
+    source = stream(batch_size=40)
+    counts = [[len(whole.shard(rank, world).split(max_tokens)) for rank in range(world)]
+              for whole in (source.next(), source.next()) for world in (2, 3, 7) for max_tokens in (1, 30, 47, 64, 90)]
+    assert all(found[0] == max(found) for found in counts) and any(min(found) < max(found) for found in counts)
+
+
 @pytest.mark.parametrize("count, batch_size", [(103, 8), (8, 8), (5, 8), (600, 4)])
 def test_an_epoch_holds_every_example_once(count, batch_size):
     source = stream(count, batch_size)

@@ -39,6 +39,7 @@ def main(words: list[str]) -> int:
     for noisy in ("httpx", "transformers", "huggingface_hub", "datasets", "filelock"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")  # states, changed by nobody
     try:
         with nullcontext() if verb == "data" else process_group():
             importlib.import_module(f"distill.verbs.{verb}").main(rest)

@@ -36,6 +36,8 @@ class TrainConfig:
     fp16: bool = setting(False, "float16 autocast with a loss scaler (CUDA)")
     compile: bool = setting(False, "torch.compile the student; pays on CUDA, hardly on a CPU")
     trim_vocabulary: bool = setting(False, "train only the word embeddings that the data read; checkpoints stay whole")
+    fsdp: bool = setting(False, "shard parameters, gradients and optimiser state over the ranks of torchrun (torch's FSDP2), for "
+                                "models that do not fit one device")
     eval_steps: int = setting(0, "evaluate every so many steps; 0: after every epoch")
     save_steps: int = setting(0, "checkpoint every so many steps; 0: at every evaluation")
     save_total_limit: int = setting(2, "checkpoints to keep: last/, and before it last.1/ ...")
@@ -54,8 +56,9 @@ class TrainConfig:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected one of {', '.join(choices)}")
         if not 0 <= self.warmup_ratio < 1:
             raise ValueError(f"--warmup_ratio {self.warmup_ratio}: expected 0 up to (not including) 1")
-        if self.bf16 and self.fp16:
-            raise ValueError("--bf16 and --fp16 together: choose one")
+        for one, other in (("bf16", "fp16"), ("fsdp", "trim_vocabulary"), ("fsdp", "compile")):
+            if getattr(self, one) and getattr(self, other):
+                raise ValueError(f"--{one} and --{other} together: choose one")
 
 
 def digest(config: dict) -> str:

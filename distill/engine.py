@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from distill import workers
 from distill.config import TrainConfig
@@ -20,7 +19,8 @@ from distill.progress import bar
 from distill.rundir import RunDir, write_folder, write_json
 from distill.schedules import BETA1, LEARNING_RATE
 from distill.scores import Scores
-from distill.trainer_state import load_last, save_last
+from distill.sharding import Alone, full, spread, whole
+from distill.trainer_state import load_last, resume, save_last
 
 
 class NonFiniteLossError(ValueError):
@@ -32,7 +32,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StepModule(nn.Module):
-    """Student and objective as the one module that is trained, saved and wrapped by DDP."""
+    """Student and objective as the one module that is trained, saved and spread over the ranks."""
 
     def __init__(self, student: nn.Module, objective: Objective):
         super().__init__()
@@ -66,7 +66,7 @@ def total_steps(cfg: TrainConfig, stream) -> int:
 
 def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_dir: RunDir,
         evaluate: Callable[[nn.Module], Scores] | None = None) -> Scores | None:
-    """Train `student` (in place) on `objective` over `stream`, from where run_dir/last stands.
+    """Train `student` (in place; with cfg.fsdp it stays sharded) on `objective` over `stream`, from where run_dir/last stands.
 
     Every epoch or `eval_steps`, `evaluate(student)` is asked for Scores; the student with the best selection score
     goes to run_dir/best (the last one, where there is no `evaluate`). Returns the best scores.
@@ -77,14 +77,16 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     """
     device, steps = workers.device(), total_steps(cfg, stream)
     check_precision(cfg, device)
-    module = StepModule(student, objective).to(device)
+    module = StepModule(student, objective)
+    last = load_last(module, run_dir, cfg.save_total_limit)
+    replica = spread(module, cfg.fsdp)
     run = Training(module, build_optimizer(cfg.optimizer, module, cfg.learning_rate, cfg.weight_decay),
                    torch.amp.GradScaler(device.type, enabled=cfg.fp16), stream)
-    load_last(run, run_dir, cfg.save_total_limit)
+    if last:
+        resume(run, last)
+    del last  # the optimiser's state, whole, on every rank
     if cfg.compile:
         student.compile(dynamic=True)  # few graphs for all lengths
-    replica = module if workers.world() == 1 else DistributedDataParallel(
-        module, forward_sync_buffers=False, gradient_as_bucket_view=True)  # buffers are constants here
     eval_every = cfg.eval_steps or stream.steps_per_epoch
     save_every = cfg.save_steps or eval_every
     started = time.monotonic() - run_dir.logged_seconds()
@@ -114,7 +116,8 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
                 raise Interrupted(f"stopped by {received[0] if received else 'another rank'} after step {run.step} of "
                                   f"{steps}; saved in {run_dir.last}: the same command goes on from there")
     if evaluate is None:
-        workers.on_main(lambda: write_folder(run_dir.best, student.save))
+        state = whole(student.state_dict())
+        workers.on_main(lambda: write_folder(run_dir.best, lambda folder: student.save(folder, state)))
     return run.best
 
 
@@ -133,21 +136,18 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, cfg: TrainConfig, step:
             group["betas"] = (BETA1[cfg.lr_scheduler_type](progress, warmup), group["betas"][1])
 
 
-def _accumulate(run: Training, replica: nn.Module, weights: dict[str, float], counts: dict[str, int], batch,
+def _accumulate(run: Training, replica: Alone, weights: dict[str, float], counts: dict[str, int], batch,
                 cfg: TrainConfig, progress: float) -> dict[str, torch.Tensor]:
     """Backward over this rank's micro-batches of the step; returns the sums of the terms on this rank.
 
-    The loss is sum_k weight_k * sum_k / count_k with the counts of the whole step. DDP averages gradients over ranks,
-    so each rank multiplies by their number. Gradients are exchanged on the last micro-batch only.
+    The loss is sum_k weight_k * sum_k / count_k with the counts of the whole step. Gradients are averaged over ranks, so
+    each rank multiplies by their number; they are exchanged on the last micro-batch only.
     """
     device, world = workers.device(), workers.world()
-    share = batch.shard(workers.rank(), world)
-    present = share is not None  # with fewer examples than ranks, the others take part in the exchange at weight zero
-    micro_batches = (share if present else batch.select([0])).split(cfg.max_tokens)
+    micro_batches = _micro_batches(batch, cfg.max_tokens)
     totals: dict[str, torch.Tensor] = {}
-    for index, micro in enumerate(micro_batches):
-        exchange = world == 1 or index == len(micro_batches) - 1
-        with contextlib.nullcontext() if exchange else replica.no_sync():
+    for index, (micro, present) in enumerate(micro_batches):
+        with replica.exchange(index == len(micro_batches) - 1):
             with autocast(cfg, device):
                 sums = replica(micro.to(device), progress)
             sums = {name: present * value for name, value in sums.items()}
@@ -158,11 +158,20 @@ def _accumulate(run: Training, replica: nn.Module, weights: dict[str, float], co
     return totals
 
 
+def _micro_batches(batch, max_tokens: int) -> list[tuple[object, bool]]:
+    """This rank's micro-batches, as many as every rank has, since a pass of a sharded module is one of all ranks. False:
+    it only fills up, at weight zero. Rank 0, with the longest of every `world` examples, needs the most."""
+    share = batch.shard(workers.rank(), workers.world())
+    own = share.split(max_tokens) if share else []
+    missing = len(batch.shard(0, workers.world()).split(max_tokens)) - len(own)
+    return [(micro, True) for micro in own] + missing * [(batch.select([0]), False)]
+
+
 def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> None:
     """Clip and step; stop before the update where a term or the gradient is not finite (fp16: the scaler skips)."""
     run.scaler.unscale_(run.optimizer)
     limit = cfg.max_grad_norm or float("inf")
-    norm = nn.utils.clip_grad_norm_(run.module.parameters(), limit)
+    norm = full(nn.utils.clip_grad_norm_(run.module.parameters(), limit))
     total = sum(sums.values())
     if not (torch.isfinite(total) and (cfg.fp16 or torch.isfinite(norm))):
         terms = ", ".join(f"{name} {value.item():g}" for name, value in sums.items())
@@ -199,14 +208,14 @@ def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> N
     with torch.no_grad():
         run.latest = scores = evaluate(student)
     if run.best is None or scores.selection > run.best.selection:
-        run.best = scores
-        workers.on_main(lambda: write_folder(run_dir.best, lambda folder: _fill_best(folder, student, scores)))
+        run.best, state = scores, whole(student.state_dict())
+        workers.on_main(lambda: write_folder(run_dir.best, lambda folder: _fill_best(folder, student, state, scores)))
     if workers.is_main():
         run_dir.log({"step": run.step, "scores": scores.values})
 
 
-def _fill_best(folder, student: nn.Module, scores: Scores) -> None:
-    student.save(folder)
+def _fill_best(folder, student: nn.Module, state: dict[str, torch.Tensor], scores: Scores) -> None:
+    student.save(folder, state)
     write_json(folder / "scores.json", scores.to_json())
 
 

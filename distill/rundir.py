@@ -26,6 +26,8 @@ from distill.config import differences
 from distill.scores import Scores
 from models.weights import write_checksums
 
+PLACES = ("output_dir", "fsdp")  # settings that say where a run lives: it may move
+
 
 class SaveError(OSError):
     """Something could not be written; what was there before is untouched."""
@@ -165,8 +167,7 @@ class RunDir:
         file = self.path / "config.json"
         if not file.exists():
             return
-        changed = [line for line in differences(json.loads(file.read_text()), config)
-                   if not line.startswith("output_dir:")]
+        changed = [line for line in differences(json.loads(file.read_text()), config) if line.split(":")[0] not in PLACES]
         if changed:
             raise ValueError(f"{self.path} holds a run with other settings ({'; '.join(changed)}): give the same "
                              "settings to go on with it, another --output_dir, or remove the folder")

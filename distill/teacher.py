@@ -14,6 +14,7 @@ from distill import workers
 from distill.precision import autocast, uses_bf16
 from distill.progress import bar
 from distill.rundir import whole_folder, write_folder
+from distill.sharding import placed
 from models.encoder import Encoder
 from models.heads import SenseLookup
 from models.outputs import Outputs
@@ -37,7 +38,7 @@ class LiveTeacher:
     """
 
     def __init__(self, encoder: Encoder, senses: SenseLookup | None, cfg):
-        self.encoder = encoder.eval().requires_grad_(False).to(workers.device())
+        self.encoder = placed(encoder.eval().requires_grad_(False), cfg.fsdp)
         self.senses = senses.to(workers.device()) if senses is not None else None
         self.cfg = cfg
 
@@ -89,8 +90,7 @@ def cached_teacher(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) 
     logits, senses = [], []
     if not workers.any_rank(workers.is_main() and _is_whole(folder)):
         logger.info("running the teacher once over %d examples", len(dataset))
-        batches = sequential_batches(dataset.lengths, CACHE_TOKENS)
-        mine = batches[workers.rank()::workers.world()]
+        mine = workers.share(sequential_batches(dataset.lengths, CACHE_TOKENS))
         with bar(len(mine), "teacher", "batch") as progress_bar:
             for rows in mine:
                 batch = collate(dataset, rows, teacher.encoder.info.task, teacher.encoder.tokenizer.pad_token_id)

@@ -8,6 +8,7 @@ import torch
 from distill import workers
 from distill.rundir import RunDir, versions, write_folder, write_json
 from distill.scores import Scores
+from distill.sharding import cut, whole
 from models.weights import check_checksums
 
 TRAINER_STATE = "trainer_state.pt"
@@ -17,19 +18,20 @@ logger = logging.getLogger(__name__)
 def save_last(run, run_dir: RunDir, keep: int) -> None:
     """Write run_dir/last whole: best's format, and the trainer's state (optimiser, scaler, stream, objective, step,
     best scores, the open line of the log). `keep` checkpoints stay, this one included."""
-    open_sums = workers.gather({name: float(value) for name, value in run.term_sums.items()})
-    workers.on_main(lambda: write_folder(run_dir.last, lambda folder: _fill(folder, run, open_sums), keep - 1))
+    student = whole(run.module.student.state_dict())
+    state = {"step": run.step, "objective": whole(run.module.objective.state_dict()),
+             "optimizer": whole(run.optimizer.state_dict()), "scaler": run.scaler.state_dict(),
+             "stream": run.stream.state_dict(), **{name: scores.to_json() for name, scores in _scores(run).items()},
+             "examples": run.examples, "term_counts": run.term_counts,
+             "term_sums": workers.gather({name: float(value) for name, value in run.term_sums.items()})}
 
+    def fill(folder: Path) -> None:
+        run.module.student.save(folder, student)
+        torch.save(state, folder / TRAINER_STATE)
+        if run.latest:
+            write_json(folder / "scores.json", run.latest.to_json())
 
-def _fill(folder: Path, run, open_sums: list[dict[str, float]]) -> None:
-    run.module.student.save(folder)
-    torch.save({"step": run.step, "objective": run.module.objective.state_dict(),
-                "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(),
-                "stream": run.stream.state_dict(), **{name: scores.to_json() for name, scores in _scores(run).items()},
-                "examples": run.examples, "term_sums": open_sums, "term_counts": run.term_counts},
-               folder / TRAINER_STATE)
-    if run.latest:
-        write_json(folder / "scores.json", run.latest.to_json())
+    workers.on_main(lambda: write_folder(run_dir.last, fill, keep - 1))
 
 
 def _scores(run) -> dict[str, Scores]:
@@ -37,24 +39,31 @@ def _scores(run) -> dict[str, Scores]:
     return {name: scores for name, scores in found.items() if scores is not None}
 
 
-def load_last(run, run_dir: RunDir, keep: int) -> None:
-    """Set `run` to the newest whole checkpoint of the `keep` that run_dir may hold; a fresh run is left as it is. A damaged
-    one is said, and the one before is taken. ValueError where all are damaged."""
+def load_last(module, run_dir: RunDir, keep: int) -> dict | None:
+    """Set the weights of `module` to the newest whole checkpoint of the `keep` that run_dir may hold, and return the rest of
+    it for resume(); None for a fresh run. A damaged one is said, and the one before is taken. ValueError where all are."""
     found: list[Path | None] = []
     workers.on_main(lambda: found.append(_newest_whole(run_dir, keep)))
     folder = workers.gather(found)[0][0]
     if folder is None:
         if workers.is_main():
             run_dir.rewind_log(0)  # a run that was killed before its first checkpoint
-        return
+        return None
     file = folder / TRAINER_STATE
     try:
-        state = torch.load(file, map_location=workers.device(), weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch have a type each
         raise ValueError(f"{file} cannot be read ({str(error).splitlines()[0]}): remove {folder} to go on without it") from error
-    run.module.student.restore(folder)
-    run.module.objective.load_state_dict(state["objective"])
-    run.optimizer.load_state_dict(state["optimizer"])
+    module.student.restore(folder)
+    module.objective.load_state_dict(state["objective"])
+    if workers.is_main():
+        run_dir.rewind_log(state["step"])
+    return state
+
+
+def resume(run, state: dict) -> None:
+    """Set `run`, whose module has its weights, to the rest of a checkpoint."""
+    run.optimizer.load_state_dict(cut(state["optimizer"], run.optimizer))
     run.scaler.load_state_dict(state["scaler"])
     run.stream.load_state_dict(state["stream"])
     run.step, run.examples = state["step"], state["examples"]
@@ -65,8 +74,6 @@ def load_last(run, run_dir: RunDir, keep: int) -> None:
         run.term_sums = ranks[workers.rank()]
     elif workers.is_main():  # on another number of ranks the sums of all go on in the first
         run.term_sums = {name: sum(rank[name] for rank in ranks) for name in ranks[0]}
-    if workers.is_main():
-        run_dir.rewind_log(run.step)
 
 
 def _newest_whole(run_dir: RunDir, keep: int) -> Path | None:

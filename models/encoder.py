@@ -101,12 +101,14 @@ class Encoder(nn.Module):
         info = replace(self.info, head_input=head_input)
         return Encoder(self.backbone, self.head, info, self.tokenizer, self.adaptor, senses if head_input == "senses" else None)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write this encoder into the existing `folder`, in the format that models/checkpoint.py describes and reads.
 
-        Not atomic: the caller renames a temporary folder. Changes nothing but the labels in the backbone's config.
+        `state`: its state_dict(), where the tensors in the modules are not whole. Not atomic: the caller renames a
+        temporary folder. Changes nothing but the labels in the backbone's config.
         """
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        state = self.state_dict() if state is None else state
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         write_tensors(folder / "model.safetensors", rename(state, key_map(self.backbone)), {"format": "pt"})
         config, labels = self.config, self.info.labels
         layout = LAYOUTS.get(config.model_type, PLAIN_LAYOUT)

@@ -33,8 +33,8 @@ ENGINE = {
     "max_tokens": (40, "passes"), "optimizer": ("ranger_adabelief", "weights"), "weight_decay": (0.5, "weights"),
     "max_grad_norm": (0.01, "weights"), "lr_scheduler_type": ("constant", "log"), "warmup_ratio": (0.9, "log"),
     "warmup_steps": (2, "log"), "seed": (7, "weights"), "bf16": (True, "weights"), "fp16": (True, "refused"),
-    "eval_steps": (1, "log"), "save_steps": (1, "saves"), "logging_steps": (2, "log"),
-    "save_total_limit": (1, "kept"), "compile": (True, "compiled"), "trim_vocabulary": (True, "weights"),
+    "eval_steps": (1, "log"), "save_steps": (1, "saves"), "logging_steps": (2, "log"), "save_total_limit": (1, "kept"),
+    "compile": (True, "compiled"), "trim_vocabulary": (True, "weights"), "fsdp": (True, "refused"),
 }
 FINETUNE = ENGINE | {
     "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "model": ("deberta", "weights"),
@@ -52,7 +52,7 @@ SENSES = {
     "output_dir": ("elsewhere", "path"), "teacher": ("other teacher", "weights"), "data_dir": ("other glue", "weights"),
     "corpus": ("glue", "weights"), "num_senses": (2, "weights"), "cap": (5, "weights"), "layer": (1, "weights"),
     "max_length": (5, "weights"), "restarts": (4, "weights"), "seed": (7, "weights"), "max_tokens": (100, "passes"),
-    "bf16": (True, "weights"), "fp16": (True, "refused"),
+    "bf16": (True, "weights"), "fp16": (True, "refused"), "fsdp": (True, "refused"),
 }
 BESIDE = {"num_train_epochs": {"max_steps": 0}, "restarts": {"num_senses": 4}, "save_total_limit": {"save_steps": 1},
           "trim_vocabulary": {"data_dir": "other glue"}}  # there a type has no example, and weight decay passes it by
@@ -197,6 +197,7 @@ BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0
        (TrainConfig, {"weight_decay": -0.1}), (TrainConfig, {"max_grad_norm": -1.0}), (TrainConfig, {"warmup_steps": -1}),
        (TrainConfig, {"eval_steps": -1}), (TrainConfig, {"save_steps": -1}), (TrainConfig, {"warmup_ratio": 1.0}),
        (TrainConfig, {"warmup_ratio": -0.1}), (TrainConfig, {"bf16": True, "fp16": True}), (TrainConfig, {"optimizer": "sgd"}),
+       (TrainConfig, {"fsdp": True, "trim_vocabulary": True}), (TrainConfig, {"fsdp": True, "compile": True}),
        (TrainConfig, {"lr_scheduler_type": "step"}), (TrainConfig, {"seed": -1}),
        (finetune.Config, {"head_dropout": 1.5}), (finetune.Config, {"max_length": -1}),
        (finetune.Config, {"pooling": "max"}), (sense_kd.Config, {"head_input": "both"}), (sense_kd.Config, {"temperature": 0.0}),

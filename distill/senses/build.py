@@ -29,6 +29,7 @@ from distill.rundir import RunDir, SaveError, read_json, write_folder, write_jso
 from distill.senses.corpus import open_corpus, tokenise_corpus
 from distill.senses.dictionary import FILE, SenseDictionary
 from distill.senses.sample import Sample, sample_occurrences
+from distill.sharding import placed
 from models.encoder import Encoder
 
 CACHED_ROWS = 1024  # a CPU moves so many at a time: they stay in cache, and malloc reuses their pages
@@ -53,6 +54,7 @@ class SenseConfig:
     max_tokens: int = setting(8192, "padded tokens per teacher batch")
     bf16: bool | None = setting(None, "bfloat16 teacher; by default where the device multiplies it natively")
     fp16: bool = setting(False, "float16 teacher (CUDA)")
+    fsdp: bool = setting(False, "shard the teacher over the ranks of torchrun, where it does not fit one device")
 
     def __post_init__(self):
         for name in ("num_senses", "cap", "max_length", "restarts", "max_tokens"):
@@ -115,10 +117,10 @@ def _array(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _resumable(parts: list, work: Path, stage: str, arrays: np.ndarray) -> Iterator:
-    """This rank's share of `parts`, from where a killed build of as many ranks stood, under a progress bar."""
-    mine = parts[workers.rank()::workers.world()]
+    """This rank's share of `parts`, from where the slowest rank of a killed build of as many stood, under a progress bar."""
+    mine = workers.share(parts)
     mark = work / f"{stage}.{workers.rank()}of{workers.world()}.json"
-    done = read_json(mark)["done"] if mark.exists() else 0
+    done = min(workers.gather(read_json(mark)["done"] if mark.exists() else 0))
     marked = time.monotonic()
     with bar(len(mine), stage, "part", done) as progress_bar:
         for index in range(done, len(mine)):
@@ -135,13 +137,13 @@ def _resumable(parts: list, work: Path, stage: str, arrays: np.ndarray) -> Itera
 def collect(cfg: SenseConfig, teacher: Encoder, corpus: EncodedDataset, sample: Sample, vectors: np.ndarray,
             work: Path) -> None:
     """Write the hidden state of every sampled occurrence to its row of `vectors`; sequences without one are not read."""
-    teacher.eval().to(workers.device())
+    placed(teacher.eval(), cfg.fsdp)
     used = np.flatnonzero(sample.held(corpus) > 0)
     batches = [used[rows] for rows in sequential_batches(corpus.lengths[used], cfg.max_tokens)]
     for rows in _resumable(batches, work, "collect", vectors):
         batch = collate(corpus, rows, teacher.info.task, teacher.tokenizer.pad_token_id).to(workers.device())
         with autocast(cfg, workers.device()):
-            hidden_BTD = teacher.encode(batch)[cfg.layer]
+            hidden_BTD = teacher(batch).hidden[cfg.layer]
         keep_sampled(hidden_BTD, rows, corpus, sample, vectors)
 
 

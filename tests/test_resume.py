@@ -1,9 +1,12 @@
 """An interrupted run goes on bit for bit, from whatever whole checkpoint is left."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
+import time
+from datetime import UTC, datetime
 
 import pytest
 import torch
@@ -94,6 +97,21 @@ def test_a_killed_run_goes_on_from_its_checkpoint_bit_for_bit(tiny_bert, tmp_pat
         file.write('{"step": 7, "terms": {"ce": 0.1}')  # what a kill in the middle of a line leaves
     train(tiny_bert, tmp_path, settings())
     assert_same(left_behind(tmp_path), undisturbed["adamw"])
+
+
+@pytest.mark.parametrize("year", [1970, 2100])
+def test_a_clock_that_was_set_back_or_forward_changes_nothing(tiny_bert, tmp_path, undisturbed, monkeypatch, year):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_bert, tmp_path, settings(), at=7, action=pull_the_plug)
+    then = datetime(year, 1, 2, tzinfo=UTC).timestamp()
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (then, then))
+    monkeypatch.setattr(time, "time", lambda: then)
+    monkeypatch.setattr(time, "monotonic", itertools.count(-1e6, 0.5).__next__)  # as after a restart of the machine
+    train(tiny_bert, tmp_path, settings())
+    assert_same(left_behind(tmp_path), undisturbed["adamw"])
+    seconds = [line["seconds"] for line in map(json.loads, (tmp_path / "log.jsonl").open()) if "seconds" in line]
+    assert seconds == sorted(seconds) and seconds[0] > 0
 
 
 def test_the_seconds_of_a_run_are_those_of_all_its_sittings(tiny_bert, tmp_path):

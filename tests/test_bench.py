@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distill.bench import attention, cache, cluster, collect, lookup, profile, training
+from distill.bench import attention, cache, cluster, collect, dev_score, lookup, profile, training
 from distill.bench.records import SpeedRecord, record_of, speed_table
 from distill.bench.timing import Comparison, Machine, Timing, calibrate, measure, timed, training_flops
 from distill.config import parse
@@ -78,9 +78,10 @@ def test_the_machine_is_measured(monkeypatch):
     assert min(found.gemm_float32, found.gemm_bfloat16, found.copy) > 0
 
 
-@pytest.mark.parametrize("part", [training, cache, collect, lookup, cluster])
+@pytest.mark.parametrize("part", [training, cache, collect, lookup, cluster, dev_score])
 def test_every_comparison_finds_both_sides_equal_and_counts_their_work(monkeypatch, cfg, part):
     monkeypatch.setattr(cluster, "INERTIA_AT_MOST", 1.2)  # a handful of types: luck decides
+    monkeypatch.setattr(dev_score, "STANDARD_ERRORS", 100)  # a handful of examples likewise
     for comparison in part.comparisons(cfg):
         assert comparison.check()
         for side in (comparison.ours, comparison.theirs):

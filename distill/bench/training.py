@@ -3,7 +3,7 @@
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ class Sides:
 
     def theirs(self) -> tuple[float, float]:
         """As many steps of a Trainer; the time between the ends of its steps."""
-        from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+        from transformers import TrainerCallback
 
         tokens, ends = [], []
 
@@ -70,15 +70,7 @@ class Sides:
             def on_step_end(self, args, state, control, **others):
                 ends.append(time.perf_counter())
 
-        with tempfile.TemporaryDirectory() as folder:
-            settings = TrainingArguments(folder, max_steps=self.cfg.steps, per_device_train_batch_size=BATCH,
-                                         learning_rate=LEARNING_RATE, save_strategy="no", logging_strategy="no",
-                                         report_to="none", disable_tqdm=True, remove_unused_columns=False,
-                                         dataloader_pin_memory=torch.cuda.is_available())
-            trainer = Trainer(self.model, settings, train_dataset=range(len(self.data)), data_collator=together,
-                              callbacks=[Clock()])
-            trainer.remove_callback(PrinterCallback)
-            trainer.train()
+        train_with_transformers(self.model, len(self.data), together, callbacks=[Clock()], max_steps=self.cfg.steps)
         counted = slice(SKIPPED, self.cfg.steps)
         return sum(tokens[counted]), sum(end - start for start, end in itertools.pairwise(ends))
 
@@ -94,6 +86,20 @@ class Sides:
         if difference > TOLERANCE:
             raise ValueError(f"the two models differ by {difference:.1e} in their logits: expected at most {TOLERANCE:.0e}")
         return f"logits equal to {difference:.0e}"
+
+
+def train_with_transformers(model: torch.nn.Module, examples: int, together: Callable[[list[int]], dict], callbacks=(),
+                            **settings) -> None:
+    """Train `model` with transformers' Trainer, float32 and its other defaults; `together` makes a batch of row numbers."""
+    from transformers import PrinterCallback, Trainer, TrainingArguments
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(folder, per_device_train_batch_size=BATCH, learning_rate=LEARNING_RATE, save_strategy="no",
+                                      logging_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
+                                      dataloader_pin_memory=torch.cuda.is_available(), **settings)
+        trainer = Trainer(model, arguments, train_dataset=range(examples), data_collator=together, callbacks=list(callbacks))
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
 
 
 def padded(data: EncodedDataset, rows: np.ndarray, pad_id: int, length: int) -> dict[str, torch.Tensor]:

@@ -1,7 +1,6 @@
 """Whole fine-tuning runs: the engine's dev score and time against transformers' Trainer's, over seeds."""
 
 import itertools
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from distill.config import TrainConfig
 from distill.engine import fit
 from distill.evaluate import dev_splits, score
 from distill.recipes.finetune import LabelObjective
+from distill.report import mean_and_error
 from distill.rundir import RunDir
 
 EPOCHS, WARMUP, WEIGHT_DECAY, MAX_GRAD_NORM = 3.0, 0.1, 0.01, 1.0
@@ -86,8 +86,3 @@ class Runs:
         seconds = time.perf_counter() - started
         self.encoder.load_named(model.state_dict(), "transformers' model")
         return seconds
-
-
-def mean_and_error(values: list[float]) -> tuple[float, float]:
-    """Mean and its standard error."""
-    return statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5

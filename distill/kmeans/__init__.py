@@ -18,13 +18,15 @@ points follow (the rule of faiss).
 
 A result depends on the problem, its key, the seed and the options only: random numbers are a hash, a problem is padded
 to a length that follows from its own count, and no batch is smaller than the number of BLAS threads (below that MKL
-splits one product over several threads, which changes the order of summation). So a problem gives the same bits alone
-and in any batch. Tested on CPU; on CUDA it holds as far as cuBLAS picks the same kernel for every batch size.
+splits one product over several threads, which changes the order of summation), except that a problem of more than
+SPLIT_ROWS rows always is alone (it occupies all threads, and waits for no other to converge). So a problem gives the same
+bits alone and in any batch. Tested on CPU; on CUDA it holds as far as cuBLAS picks the same kernel for every batch size.
 
 Suffixes: T problems, R restarts, K clusters, L candidates, Q any set of rows, N points (padded), D features.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +39,8 @@ from distill.kmeans.space import PointSpace, means_of, problem_bytes, rows_of, s
 
 SEARCHED_PER_CLUSTER = 256  # points; of a larger problem a sample is searched
 FULL_SWEEPS = 2  # over all points of such a problem, from what was found in its sample
+SPLIT_ROWS = 2048  # a CPU solves a problem of more rows alone
+_RESIDUAL_NUMBERS = 1 << 20  # differences of points and centroids that are held at a time
 _BLOCK_BYTES = 16 << 20  # a CPU works on blocks of this size: they stay in cache, and malloc reuses their pages
 
 
@@ -64,7 +68,7 @@ def padded_batch(vectors_ND: np.ndarray, starts: np.ndarray, counts: np.ndarray,
     return torch.from_numpy(points_TND)
 
 
-def plan_groups(counts: np.ndarray, k: int, width: int, budget_bytes: int = 64 << 20) -> list[np.ndarray]:
+def plan_groups(counts: np.ndarray, k: int, width: int, budget_bytes: int = 16 << 20) -> list[np.ndarray]:
     """Partition the problems (counts [T], points of `width` features) that need clustering by padded length.
 
     Problems with count <= k are left out: their raw vectors already are at most k senses. (`kmeans` accepts count == k
@@ -98,14 +102,11 @@ def kmeans(points_TND: Tensor, counts_T: Tensor, keys_T: Tensor, k: int, *, seed
     the seed decide the random numbers. ValueError if shapes disagree or a number is out of range, as count < k is.
     """
     counts = _checked_counts(points_TND, counts_T, keys_T, k, restarts, max_iterations)
-    (problems, length, width), device, threads = points_TND.shape, points_TND.device, torch.get_num_threads()
+    (problems, length, width), device = points_TND.shape, points_TND.device
     result = KMeansResult(
         torch.zeros(problems, k, width, device=device), torch.zeros(problems, device=device),
         torch.full((problems, length), -1, device=device), torch.zeros(problems, dtype=torch.int64, device=device))
-    largest = problem_bytes(padded_length(max(counts, default=1)), width)
-    budget = max(_BLOCK_BYTES, threads * largest) if device.type == "cpu" else max(problems, 1) * largest
-    for block in plan_groups(np.array(counts), 0, width, budget):
-        filled = np.resize(block, max(len(block), threads))  # copies, up to one problem per thread (module docstring)
+    for block, filled in _blocks(np.array(counts), width, device):
         index_T = torch.from_numpy(filled).to(device)
         count_T = torch.tensor([counts[i] for i in filled], device=device)
         centred_TND, mean_TD = _centre(points_TND, filled, counts)
@@ -115,6 +116,19 @@ def kmeans(points_TND: Tensor, counts_T: Tensor, keys_T: Tensor, k: int, *, seed
         runs = search(centred_TND, count_T, key_T, *options)
         _finish(result, index_T[:len(block)], centred_TND, mean_TD, runs, k)
     return result
+
+
+def _blocks(counts: np.ndarray, width: int, device: torch.device) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Problems that are solved together, and the same filled up with copies to one per thread (module docstring)."""
+    threads, largest = torch.get_num_threads(), problem_bytes(padded_length(counts.max(initial=1)), width)
+    if device.type != "cpu":
+        yield from ((block, block) for block in plan_groups(counts, 0, width, max(len(counts), 1) * largest))
+        return
+    for block in plan_groups(counts, 0, width, max(_BLOCK_BYTES, threads * largest)):
+        if padded_length(counts[block[0]]) > SPLIT_ROWS:
+            yield from ((problem, problem) for problem in np.split(block, len(block)))
+        else:
+            yield block, np.resize(block, max(len(block), threads))
 
 
 def _search(points_TND: Tensor, count_T: Tensor, key_T: Tensor, k: int, seed: int, restarts: int, max_iterations: int,
@@ -161,19 +175,20 @@ def _centre(points_TND: Tensor, index: np.ndarray, counts: list[int]) -> tuple[T
     length, width, device = padded_length(counts[index[0]]), points_TND.shape[2], points_TND.device
     centred_TND, mean_TD = (torch.zeros(*rows, width, device=device) for rows in ((len(index), length), (len(index),)))
     for row, problem in enumerate(index.tolist()):  # one problem at a time stays in cache
-        points_ND = points_TND[problem, :counts[problem]].float()
-        torch.mean(points_ND, 0, out=mean_TD[row])
-        torch.sub(points_ND, mean_TD[row], out=centred_TND[row, :len(points_ND)])
+        points_ND = centred_TND[row, :counts[problem]].copy_(points_TND[problem, :counts[problem]])
+        points_ND.sub_(torch.mean(points_ND, 0, out=mean_TD[row]))
     return centred_TND, mean_TD
 
 
 def _finish(result: KMeansResult, index_T, centred_TND, mean_TD, runs: Runs, k: int) -> None:
-    """Write the best restart of the problems index_T (later rows of the batch are copies). Overwrites centred_TND."""
+    """Write the best restart of the problems index_T (later rows of the batch are copies)."""
     best = runs.chosen(runs.inertia_TR.argmin(-1, keepdim=True))
     nearest_TN, iterations_T = best.nearest_TRN[:, 0], best.iterations_TR[:, 0]
     centroids_TKD = means_of(centred_TND, best.labels_TRN, k)[:, 0]
-    residual_TND = centred_TND.sub_(rows_of(centroids_TKD, nearest_TN.clamp_min(0)))
-    squared_TN = torch.linalg.vector_norm(residual_TND, dim=-1).square() * (nearest_TN >= 0)
+    rows = max(1, _RESIDUAL_NUMBERS // centred_TND[:, 0].numel())
+    squared_TN = torch.cat([(part_TQD - rows_of(centroids_TKD, nearest_TQ.clamp_min(0))).square_().sum(-1)
+                            for part_TQD, nearest_TQ in zip(centred_TND.split(rows, 1), nearest_TN.split(rows, 1))], 1)
+    squared_TN *= nearest_TN >= 0
     real, length = len(index_T), min(result.labels_TN.shape[1], nearest_TN.shape[1])
     result.centroids_TKD[index_T] = (centroids_TKD + mean_TD[:, None])[:real]
     result.inertia_T[index_T] = squared_TN.sum(-1)[:real]

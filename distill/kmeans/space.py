@@ -58,14 +58,15 @@ class GramSpace(Space):
 
 
 class PointSpace(Space):
-    """The points themselves. A mean is a vector C; products are C X^T."""
+    """The points themselves. A mean is a vector C; products are C X^T, computed as X C^T: so a product of one problem is
+    split over threads by its rows."""
 
     def __init__(self, points_TND: Tensor):
         super().__init__(points_TND, torch.linalg.vector_norm(points_TND, dim=-1).square())
 
     def of_points(self, index_TQ: Tensor) -> Tensor:
         """As GramSpace.of_points."""
-        return rows_of(self.values, index_TQ) @ self.values.mT
+        return (self.values @ rows_of(self.values, index_TQ).mT).mT
 
     def means(self, labels_TRN: Tensor, k: int) -> Tensor:
         """The means of the clusters, [T, R, K, D]; labels are -1 on padding, where the points are 0."""
@@ -73,7 +74,7 @@ class PointSpace(Space):
 
     def of_means(self, means_TRKD: Tensor) -> Tensor:
         """As GramSpace.of_means."""
-        return (means_TRKD.flatten(1, 2) @ self.values.mT).unflatten(1, means_TRKD.shape[1:3])
+        return (self.values @ means_TRKD.flatten(1, 2).mT).mT.unflatten(1, means_TRKD.shape[1:3])
 
     def squared(self, means_TRKD: Tensor, products_TRKN: Tensor) -> Tensor:
         """As GramSpace.squared."""

@@ -35,7 +35,8 @@ def main(words: list[str]) -> int:
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a shared machine spinning threads cost up to 20x
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # waiting threads spin briefly: libgomp's own count is up to 50 times
+    # slower on a shared machine, none at all a tenth slower on a quiet one
     for noisy in ("httpx", "transformers", "huggingface_hub", "datasets", "filelock"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")

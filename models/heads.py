@@ -75,6 +75,19 @@ class SenseScores(torch.autograd.Function):
         return F.embedding_bag(sense_S, centroids_ND, first_M1[:-1], mode="sum", per_sample_weights=grad_S), None, None, None
 
 
+class StraightThrough(torch.autograd.Function):
+    """forward(hidden [..., D], chosen [..., D], where [...]): chosen where `where`, else hidden; the gradient of hidden is that
+    of the result (Bengio et al. 2013, arXiv 1308.3432)."""
+
+    @staticmethod
+    def forward(ctx, hidden_PD, chosen_PD, where_P):
+        return torch.where(where_P[..., None], chosen_PD.to(hidden_PD.dtype), hidden_PD)
+
+    @staticmethod
+    def backward(ctx, grad_PD):
+        return grad_PD, None, None
+
+
 class SenseLookup(nn.Module):
     """The senses of a vocabulary as one packed table, float32.
 
@@ -123,19 +136,18 @@ class SenseLookup(nn.Module):
 
     def labels(self, hidden_BTD: Tensor, ids_BT: Tensor) -> Tensor:
         """Index [B, T] int64 of every token's best sense within its type, -1 where the type has none."""
-        known_BT = self.known(ids_BT)
-        labels_BT = torch.full_like(ids_BT, -1)
-        labels_BT[known_BT] = self.nearest(hidden_BTD[known_BT], ids_BT[known_BT])
-        return labels_BT
+        hidden_ND, ids_N = hidden_BTD.flatten(0, -2), ids_BT.flatten()
+        place_M = self.known(ids_N).nonzero()[:, 0]
+        found_M = self.nearest(hidden_ND.index_select(0, place_M), ids_N[place_M])
+        return torch.full_like(ids_N, -1).index_copy_(0, place_M, found_M).view_as(ids_BT)
 
     def replace(self, hidden_PD: Tensor, ids_P: Tensor) -> Tensor:
         """`hidden` [..., D] with every vector of a known type replaced by its best sense; others stay as they are.
 
-        The gradient passes straight through to hidden (Bengio et al. 2013, arXiv 1308.3432): the choice has none.
+        The gradient passes straight through to hidden: the choice has none.
         """
-        known_P = self.known(ids_P)
-        hidden_MD = hidden_PD[known_P]
-        index_M = self.offsets[ids_P[known_P]] + self.nearest(hidden_MD, ids_P[known_P])
-        replaced_PD = hidden_PD.clone()
-        replaced_PD[known_P] = self.centroids[index_M].to(hidden_PD.dtype) + (hidden_MD - hidden_MD.detach())
-        return replaced_PD
+        labels_P = self.labels(hidden_PD, ids_P)
+        known_P = labels_P >= 0
+        sense_P = torch.where(known_P, self.offsets[ids_P * known_P] + labels_P, 0)
+        senses_ND = self.centroids.index_select(0, sense_P.flatten())
+        return StraightThrough.apply(hidden_PD, senses_ND.view_as(hidden_PD), known_P)

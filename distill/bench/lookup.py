@@ -17,7 +17,6 @@ from models.heads import SenseLookup
 
 NUM_SENSES = 20
 TOKENS = 2000  # that the loop goes through
-LENGTH = 6  # tokens of an example, of which the head reads the first
 
 
 def comparisons(cfg) -> Iterator[Comparison]:
@@ -27,7 +26,9 @@ def comparisons(cfg) -> Iterator[Comparison]:
     lookup = dictionary(ids, states_ND).lookup(device)
     some = np.linspace(0, len(ids) - 1, min(TOKENS, len(ids))).astype(np.int64)
     ids_M, states_MD = torch.from_numpy(ids[some]).to(device), torch.from_numpy(states_ND[some]).float().to(device)
-    examples = len(some) // LENGTH
+    data = sentences(cfg, encoder_for(cfg, task), task, cfg.tokens // 20)
+    length = round(float(data.lengths.mean()))
+    examples = len(some) // length
 
     def check() -> str:
         if not torch.equal(lookup.replace(states_MD, ids_M), loop(lookup, states_MD, ids_M)):
@@ -37,9 +38,8 @@ def comparisons(cfg) -> Iterator[Comparison]:
     yield Comparison("senses of all positions", "a loop over tokens", "tokens",
                      timed(lambda: lookup.replace(states_MD, ids_M), len(ids_M)),
                      timed(lambda: loop(lookup, states_MD, ids_M), len(ids_M)), check)
-    data = sentences(cfg, encoder_for(cfg, task), task, cfg.tokens // 20)
-    states_BTD = states_MD[:examples * LENGTH].unflatten(0, (examples, LENGTH))
-    ids_BT = ids_M[:examples * LENGTH].unflatten(0, (examples, LENGTH))
+    states_BTD = states_MD[:examples * length].unflatten(0, (examples, length))
+    ids_BT = ids_M[:examples * length].unflatten(0, (examples, length))
 
     def check_first() -> str:
         ours = lookup.replace(states_BTD[:, 0], ids_BT[:, 0])
@@ -47,7 +47,7 @@ def comparisons(cfg) -> Iterator[Comparison]:
             raise ValueError("the senses of the first positions are not those of the loop")
         return f"the same sense for {examples} examples"
 
-    yield Comparison("senses of the one position that a head reads", "a loop over all tokens of the example", "examples",
+    yield Comparison(f"senses of the one position that a head reads, of {length}", "a loop over all tokens of the example", "examples",
                      timed(lambda: lookup.replace(states_BTD[:, 0], ids_BT[:, 0]), examples),
                      timed(lambda: loop(lookup, states_BTD.flatten(0, 1), ids_BT.flatten()), examples), check_first)
     tokens = int(data.lengths.sum())

@@ -5,17 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+M_MMAP_THRESHOLD, SMALL, LARGE = -3, 128 << 10, 32 << 20  # malloc.h; the bounds between which glibc moves its threshold
 
 
 def peak_growth(work: Callable[[], object]) -> int:
     """Bytes by which this process's resident memory grew at most while `work()` ran (Linux with glibc).
 
-    What earlier work had freed is given back first, or it would serve this work uncounted.
+    What earlier work had freed is given back first, or it would serve this work uncounted; and arrays are mapped one by one
+    meanwhile, or what the allocator keeps for later would count.
     """
-    ctypes.CDLL(None).malloc_trim(0)
+    glibc = ctypes.CDLL(None)
+    glibc.mallopt(M_MMAP_THRESHOLD, SMALL)
+    glibc.malloc_trim(0)
     CLEAR.write_text("5")  # the peak starts again from what is resident now
     before = _resident("VmRSS")
     work()
+    glibc.mallopt(M_MMAP_THRESHOLD, LARGE)
     return _resident("VmHWM") - before
 
 

@@ -15,7 +15,7 @@ from distill.report import write_records
 
 PARTS = ("training", "cache", "attention", "cluster", "collect", "lookup")
 LONG = ("dev_score",)  # whole runs: only where asked for
-QUICK = {"steps": 4, "rounds": 2, "tokens": 30_000}
+QUICK = {"steps": 3, "rounds": 2, "tokens": 20_000}
 logger = logging.getLogger(__name__)
 
 

@@ -112,6 +112,15 @@ def test_the_command_prints_a_line_per_comparison_and_writes_records(monkeypatch
     assert "keeping states, host side" in capsys.readouterr().out
 
 
+def test_what_is_not_equal_is_named_at_the_end_and_the_rest_is_measured(monkeypatch, cfg, capsys):
+    monkeypatch.setattr("distill.bench.timing.GEMM_SIZE", 128)
+    monkeypatch.setattr(lookup, "loop", lambda lookup, states_MD, ids_M: states_MD)
+    with pytest.raises(ValueError, match="senses of all positions: .* not those of the loop"):
+        main(["--quick", "--parts", "lookup,collect", "--model", cfg.model, "--task", "CoLA", "--data_dir", cfg.data_dir])
+    table = capsys.readouterr().out
+    assert "keeping states, host side" in table and "senses of all positions" not in table
+
+
 def test_a_profile_gives_each_function_its_share():
     def slow():
         time.sleep(0.06)

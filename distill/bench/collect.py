@@ -16,6 +16,7 @@ from distill.bench.memory import peak_growth
 from distill.bench.timing import Comparison, timed
 from distill.senses.build import keep_sampled
 from distill.senses.sample import CHUNK_TOKENS, sample_occurrences
+from distill.senses.states import MappedStates
 
 ALL = 1 << 30  # no cap: both sides keep every occurrence
 TIMES_THE_SAMPLE = 10  # so large is the corpus on which memory is measured
@@ -46,10 +47,10 @@ def memory_of_a_sample(corpus: EncodedDataset, width: int) -> str:
 
     def keep_all() -> None:
         sample = sample_occurrences(corpus, counts, cap, seed=0)
-        vectors = np.memmap(Path(folder) / "vectors", np.float16, "w+", shape=(len(sample.row), width))
+        kept = MappedStates(Path(folder) / "vectors", (len(sample.row), width))
         for rows in batches:
             length = int(corpus.lengths[rows].max())
-            keep_sampled(states[:len(rows) * length * width].view(len(rows), length, width), rows, corpus, sample, vectors)
+            keep_sampled(states[:len(rows) * length * width].view(len(rows), length, width), rows, corpus, sample, kept)
 
     with tempfile.TemporaryDirectory() as folder:
         grown = peak_growth(keep_all)
@@ -68,11 +69,11 @@ class Keeping:
         self.corpus, self.batches, self.states = corpus, batches, states
         counts = np.bincount(corpus.ids)
         self.sample = sample_occurrences(corpus, counts, ALL, seed=0)
-        self.vectors = np.memmap(file, np.float16, "w+", shape=(len(corpus.ids), states[0].shape[2]))
+        self.kept = MappedStates(file, (len(corpus.ids), states[0].shape[2]))
 
     def ours(self) -> None:
         for rows, hidden_BTD in zip(self.batches, self.states):
-            keep_sampled(hidden_BTD, rows, self.corpus, self.sample, self.vectors)
+            keep_sampled(hidden_BTD, rows, self.corpus, self.sample, self.kept)
 
     def theirs(self) -> dict[int, list[Tensor]]:
         kept: dict[int, list[Tensor]] = {}
@@ -87,7 +88,7 @@ class Keeping:
         self.ours()
         kept, offsets = self.theirs(), self.sample.offsets
         for token, states in kept.items():
-            ours_ND = np.asarray(self.vectors[offsets[token]:offsets[token + 1]])
+            ours_ND = np.asarray(self.kept.rows(offsets[token], offsets[token + 1]))
             theirs_ND = torch.stack(states).numpy()
             if not np.array_equal(*(values[np.lexsort(values.T[:4])] for values in (ours_ND, theirs_ND))):
                 raise ValueError(f"the states kept for type {token} are not those of the loop")

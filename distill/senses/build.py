@@ -1,15 +1,14 @@
 """Building a sense dictionary: count, sample, collect, cluster. Killed at any moment, the same command goes on.
 
     work/corpus    token ids on disk, counts            count
-    work/vectors   [S, D] float16, S the sample         collect: one teacher pass, rows of a type together
+    work/vectors   [S, D] float16, S the sample         collect: one teacher pass, rows of a type together (states.py)
     work/centroids [N, D] float16                       cluster: all types, in groups of similar size
 Every stage writes to places that are known before it starts, so doing a part twice changes nothing.
 """
 
 import logging
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +21,18 @@ from data_utils.tasks import Task
 from distill import workers
 from distill.config import setting
 from distill.evaluate import check_length
-from distill.kmeans import kmeans, padded_batch, plan_groups
+from distill.kmeans import kmeans, plan_groups
 from distill.precision import autocast, check_precision
 from distill.progress import bar
-from distill.rundir import RunDir, SaveError, read_json, write_folder, write_json
+from distill.rundir import RunDir, read_json, write_folder, write_json
 from distill.senses.corpus import open_corpus, tokenise_corpus
 from distill.senses.dictionary import FILE, SenseDictionary
 from distill.senses.sample import Sample, sample_occurrences
+from distill.senses.states import DeviceStates, MappedStates, mapped_array, sampled_states
 from distill.sharding import placed
 from models.encoder import Encoder
 
-CACHED_ROWS = 1024  # a CPU moves so many at a time: they stay in cache, and malloc reuses their pages
+GROUP_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}  # of the problems that are handed to k-means at a time
 MARK_SECONDS = 20.0  # a killed build repeats at most this much
 logger = logging.getLogger(__name__)
 
@@ -83,12 +83,12 @@ def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, prove
     workers.on_main(lambda: (work / "corpus").exists() or write_folder(work / "corpus", tokenise))
     corpus, counts = open_corpus(work / "corpus")
     sample = sample_occurrences(corpus, counts, cfg.cap, cfg.seed)
-    vectors = _array(work / "vectors.bin", (len(sample.row), teacher.width))
-    collect(cfg, teacher, corpus, sample, vectors, work)
+    states = sampled_states(work / "vectors.bin", (len(sample.row), teacher.width))
+    collect(cfg, teacher, corpus, sample, states, work)
     sizes = np.minimum(np.diff(sample.offsets), cfg.num_senses)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    centroids = _array(work / "centroids.bin", (int(offsets[-1]), teacher.width))
-    cluster(cfg, vectors, sample.offsets, centroids, offsets, work)
+    centroids = mapped_array(work / "centroids.bin", (int(offsets[-1]), teacher.width))
+    cluster(cfg, states, sample.offsets, centroids, offsets, work)
     facts = {f"corpus_{key}": str(value) for key, value in read_json(work / "corpus" / "corpus.json").items()}
     dictionary = SenseDictionary(torch.from_numpy(np.asarray(centroids)), torch.from_numpy(offsets),
                                  torch.from_numpy(counts.astype(np.int32)), {**provenance, "corpus": cfg.corpus, **facts})
@@ -96,28 +96,9 @@ def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, prove
     return SenseDictionary.load(run_dir.path / FILE)
 
 
-def _array(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """A float16 array on disk, made once at its full size, so that a full disk is found before the work (a write
-    into a mapped file that has no blocks would kill the process)."""
-    size = shape[0] * shape[1] * 2
-
-    def allocate() -> None:
-        if path.exists() and path.stat().st_size == size:
-            return
-        try:
-            with path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise SaveError(f"cannot write {path} of {size / 2**20:.1f} MiB: {error.strerror}. Free some space and run the "
-                            "same command again") from error
-
-    workers.on_main(allocate)
-    return np.memmap(path, np.float16, "r+", shape=shape)
-
-
-def _resumable(parts: list, work: Path, stage: str, arrays: np.ndarray) -> Iterator:
-    """This rank's share of `parts`, from where the slowest rank of a killed build of as many stood, under a progress bar."""
+def _resumable(parts: list, work: Path, stage: str, flush: Callable[[], bool]) -> Iterator:
+    """This rank's share of `parts`, from where the slowest rank of a killed build of as many stood, under a progress bar.
+    `flush` brings what was made to the disk; where it says False, nothing is there to go on from."""
     mine = workers.share(parts)
     mark = work / f"{stage}.{workers.rank()}of{workers.world()}.json"
     done = min(workers.gather(read_json(mark)["done"] if mark.exists() else 0))
@@ -127,48 +108,43 @@ def _resumable(parts: list, work: Path, stage: str, arrays: np.ndarray) -> Itera
             yield mine[index]
             progress_bar.update()
             if time.monotonic() - marked > MARK_SECONDS or index == len(mine) - 1:
-                arrays.flush()
-                write_json(mark, {"done": index + 1})
+                if flush():
+                    write_json(mark, {"done": index + 1})
                 marked = time.monotonic()
     workers.barrier()
 
 
 @torch.no_grad()
-def collect(cfg: SenseConfig, teacher: Encoder, corpus: EncodedDataset, sample: Sample, vectors: np.ndarray,
+def collect(cfg: SenseConfig, teacher: Encoder, corpus: EncodedDataset, sample: Sample, states: MappedStates | DeviceStates,
             work: Path) -> None:
-    """Write the hidden state of every sampled occurrence to its row of `vectors`; sequences without one are not read."""
+    """Write the hidden state of every sampled occurrence to its row of `states`; sequences without one are not read."""
     placed(teacher.eval(), cfg.fsdp)
     used = np.flatnonzero(sample.held(corpus) > 0)
     batches = [used[rows] for rows in sequential_batches(corpus.lengths[used], cfg.max_tokens)]
-    for rows in _resumable(batches, work, "collect", vectors):
+    for rows in _resumable(batches, work, "collect", states.flush):
         batch = collate(corpus, rows, teacher.info.task, teacher.tokenizer.pad_token_id).to(workers.device())
         with autocast(cfg, workers.device()):
             hidden_BTD = teacher(batch).hidden[cfg.layer]
-        keep_sampled(hidden_BTD, rows, corpus, sample, vectors)
+        keep_sampled(hidden_BTD, rows, corpus, sample, states)
 
 
 def keep_sampled(hidden_BTD: torch.Tensor, sequences: np.ndarray, corpus: EncodedDataset, sample: Sample,
-                 vectors: np.ndarray) -> None:
-    """Write the sampled positions of the states of `sequences` to their rows of `vectors` (float16)."""
+                 states: MappedStates | DeviceStates) -> None:
+    """Write the sampled positions of the hidden states of `sequences` to their rows of `states`."""
     line, column, row = sample.of(sequences, corpus)
-    place = torch.from_numpy(line * hidden_BTD.shape[1] + column).to(hidden_BTD.device)
-    hidden_ND, as_rows = hidden_BTD.flatten(0, 1), f"V{2 * vectors.shape[1]}"  # numpy moves a row at once, not by numbers
-    piece = CACHED_ROWS if hidden_ND.device.type == "cpu" else max(len(row), 1)
-    for part in range(0, len(row), piece):
-        states_ND = hidden_ND.index_select(0, place[part:part + piece]).half().cpu().numpy()
-        vectors.view(as_rows)[row[part:part + piece]] = states_ND.view(as_rows)
+    states.put(row, hidden_BTD.flatten(0, 1), line * hidden_BTD.shape[1] + column)
 
 
-def cluster(cfg: SenseConfig, vectors: np.ndarray, starts: np.ndarray, centroids: np.ndarray, offsets: np.ndarray,
-            work: Path) -> None:
-    """Cluster the vectors of each type into its senses; types with no more than num_senses vectors keep them raw."""
+def cluster(cfg: SenseConfig, states: MappedStates | DeviceStates, starts: np.ndarray, centroids: np.memmap,
+            offsets: np.ndarray, work: Path) -> None:
+    """Cluster the states of each type into its senses; types with no more than num_senses states keep them raw."""
     counts = np.diff(starts)
     raw = np.flatnonzero((counts > 0) & (counts <= cfg.num_senses))
     for token in raw:
-        centroids[offsets[token]:offsets[token + 1]] = vectors[starts[token]:starts[token + 1]]
-    groups = plan_groups(counts, cfg.num_senses, vectors.shape[1])
-    for group in _resumable(groups, work, "cluster", centroids):
-        found = kmeans(padded_batch(vectors, starts, counts, group).to(workers.device()),
+        centroids[offsets[token]:offsets[token + 1]] = states.rows(starts[token], starts[token + 1])
+    groups = plan_groups(counts, cfg.num_senses, centroids.shape[1], GROUP_BYTES[workers.device().type])
+    for group in _resumable(groups, work, "cluster", lambda: centroids.flush() is None):
+        found = kmeans(states.problems(starts, counts, group),
                        torch.from_numpy(counts[group]).to(workers.device()),
                        torch.from_numpy(group).to(workers.device()), cfg.num_senses, seed=cfg.seed,
                        restarts=cfg.restarts).centroids_TKD.half().cpu().numpy()

@@ -17,6 +17,7 @@ from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.rundir import RunDir
 from distill.senses import build as building
+from distill.senses import states
 from distill.senses.build import SenseConfig, build
 from distill.senses.corpus import open_corpus, tokenise_corpus
 from distill.senses.dictionary import FILE, SenseDictionary
@@ -193,7 +194,7 @@ def test_a_build_killed_between_two_parts_goes_on_to_the_same_bytes(stage, after
         return whole(*arguments, **options)
 
     monkeypatch.setattr(building, name, dies)
-    monkeypatch.setattr(building, "plan_groups", lambda counts, k, width: [  # several groups, so that there is a middle
+    monkeypatch.setattr(building, "plan_groups", lambda counts, k, width, budget: [  # several groups, so that there is a middle
         np.array([token]) for token in np.flatnonzero(counts > k)])
     with pytest.raises(Killed):
         main(words(made, tmp_path / "out"))
@@ -238,15 +239,22 @@ def test_the_vectors_file_has_its_final_size_before_the_teacher_runs(made, tmp_p
     class Looked(BaseException):
         pass
 
-    def look(cfg, teacher, corpus, sample: Sample, vectors, work):
-        assert (work / "vectors.bin").stat().st_size == len(sample.row) * teacher.width * 2 == vectors.nbytes
-        assert isinstance(vectors, np.memmap) and isinstance(corpus.ids, np.memmap)
+    def look(cfg, teacher, corpus, sample: Sample, states, work):
+        assert (work / "vectors.bin").stat().st_size == len(sample.row) * teacher.width * 2 == states.vectors.nbytes
+        assert isinstance(states.vectors, np.memmap) and isinstance(corpus.ids, np.memmap)
         assert len(sample.row) == np.minimum(np.load(work / "corpus/counts.npy"), 6).sum()
         raise Looked
 
     monkeypatch.setattr(building, "collect", look)
     with pytest.raises(Looked):
         main(words(made, tmp_path / "out", "--cap", 6))
+
+
+def test_states_that_fit_the_device_never_touch_the_disk_and_give_the_same_bytes(made, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(states, "free_memory", lambda: 1 << 30)
+    monkeypatch.setattr(states, "MappedStates", None)
+    assert main(words(made, tmp_path / "out")) == 0
+    assert (tmp_path / "out" / FILE).read_bytes() == undisturbed
 
 
 def test_the_corpus_on_disk_is_the_corpus(made, tmp_path):

@@ -16,7 +16,7 @@ from models.encoder import Encoder
 from models.heads import SenseLookup
 
 NUM_SENSES = 20
-TOKENS = 2000  # that the loop goes through
+EXAMPLES = 256  # that are read, of the text's mean length
 
 
 def comparisons(cfg) -> Iterator[Comparison]:
@@ -24,11 +24,11 @@ def comparisons(cfg) -> Iterator[Comparison]:
     ids, states_ND = token_states(cfg)
     device, task = workers.device(), get_task(cfg.task)
     lookup = dictionary(ids, states_ND).lookup(device)
-    some = np.linspace(0, len(ids) - 1, min(TOKENS, len(ids))).astype(np.int64)
-    ids_M, states_MD = torch.from_numpy(ids[some]).to(device), torch.from_numpy(states_ND[some]).float().to(device)
     data = sentences(cfg, encoder_for(cfg, task), task, cfg.tokens // 20)
     length = round(float(data.lengths.mean()))
-    examples = len(some) // length
+    examples = min(EXAMPLES, len(ids) // length)
+    some = np.linspace(0, len(ids) - 1, examples * length).astype(np.int64)
+    ids_M, states_MD = torch.from_numpy(ids[some]).to(device), torch.from_numpy(states_ND[some]).float().to(device)
 
     def check() -> str:
         if not torch.equal(lookup.replace(states_MD, ids_M), loop(lookup, states_MD, ids_M)):
@@ -38,8 +38,7 @@ def comparisons(cfg) -> Iterator[Comparison]:
     yield Comparison("senses of all positions", "a loop over tokens", "tokens",
                      timed(lambda: lookup.replace(states_MD, ids_M), len(ids_M)),
                      timed(lambda: loop(lookup, states_MD, ids_M), len(ids_M)), check)
-    states_BTD = states_MD[:examples * length].unflatten(0, (examples, length))
-    ids_BT = ids_M[:examples * length].unflatten(0, (examples, length))
+    states_BTD, ids_BT = (flat.unflatten(0, (examples, length)) for flat in (states_MD, ids_M))
 
     def check_first() -> str:
         ours = lookup.replace(states_BTD[:, 0], ids_BT[:, 0])

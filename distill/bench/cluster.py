@@ -15,7 +15,7 @@ from distill.senses.build import SenseConfig
 NUM_SENSES = 20
 SMALL = 512
 INERTIA_AT_MOST = 1.002  # of theirs, beyond what the luck of the seeds explains
-SEEDS = 3  # of the check with one restart; the best of many hardly varies
+SEEDS = 3  # of the check
 
 
 def comparisons(cfg) -> Iterator[Comparison]:
@@ -64,11 +64,11 @@ class Problems:
 
     def check(self) -> str:
         ours, theirs, our_memory, their_memory = [], [], [], []
-        for seed in range(SEEDS if self.restarts == 1 else 1):
+        for seed in range(SEEDS):
             their_memory.append(peak_growth(lambda: theirs.append(self.theirs(seed))))
             our_memory.append(peak_growth(lambda: ours.append(self.ours(seed))))
         ratio = np.mean(ours) / np.mean(theirs)
-        luck = np.hypot(*(np.std(side, ddof=1) for side in (ours, theirs))) / len(ours)**0.5 / np.mean(theirs) if ours[1:] else 0
+        luck = np.hypot(*(np.std(side, ddof=1) for side in (ours, theirs))) / SEEDS**0.5 / np.mean(theirs)
         if ratio - 2 * luck > INERTIA_AT_MOST:
             raise ValueError(f"our total inertia is {ratio:.4f} ± {luck:.4f} of scikit-learn's: expected at most {INERTIA_AT_MOST}")
         return (f"total inertia {ratio:.4f} of theirs; peak memory {min(our_memory) / 2**20:.0f} MiB, theirs "

@@ -163,7 +163,8 @@ def _micro_batches(batch, max_tokens: int) -> list[tuple[object, bool]]:
     it only fills up, at weight zero. Rank 0, with the longest of every `world` examples, needs the most."""
     share = batch.shard(workers.rank(), workers.world())
     own = share.split(max_tokens) if share else []
-    missing = len(batch.shard(0, workers.world()).split(max_tokens)) - len(own)
+    most = own if workers.is_main() else batch.shard(0, workers.world()).split(max_tokens)
+    missing = len(most) - len(own)
     return [(micro, True) for micro in own] + missing * [(batch.select([0]), False)]
 
 

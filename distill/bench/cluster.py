@@ -9,7 +9,7 @@ from distill import workers
 from distill.bench.corpus import token_states
 from distill.bench.memory import peak_growth
 from distill.bench.timing import Comparison, timed
-from distill.kmeans import kmeans, padded_batch, plan_groups
+from distill.kmeans import GROUP_BYTES, kmeans, padded_batch, plan_groups
 from distill.senses.build import SenseConfig
 
 NUM_SENSES = 20
@@ -46,7 +46,7 @@ class Problems:
 
     def ours(self, seed: int = 0) -> float:
         total, device = 0.0, workers.device()
-        for group in plan_groups(self.count, NUM_SENSES, self.states_ND.shape[1]):
+        for group in plan_groups(self.count, NUM_SENSES, self.states_ND.shape[1], GROUP_BYTES[device.type]):
             points_TND = padded_batch(self.states_ND, self.start, self.count, group).to(device)
             total += float(kmeans(points_TND, torch.from_numpy(self.count[group]).to(device),
                                   torch.from_numpy(self.types[group].astype(np.int64)).to(device), NUM_SENSES,

@@ -4,18 +4,15 @@ import itertools
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import AutoModelForSequenceClassification
 
 from data_utils.batching import TrainStream
 from data_utils.tasks import get_task
 from distill import workers
 from distill.bench.corpus import encoder_for, sentences
 from distill.bench.timing import Comparison
-from distill.bench.training import BATCH, LEARNING_RATE, padded, train_with_transformers
+from distill.bench.training import BATCH, LEARNING_RATE, padded, train_with_transformers, transformers_model
 from distill.config import TrainConfig
 from distill.engine import fit
 from distill.evaluate import dev_splits, score
@@ -75,9 +72,7 @@ class Runs:
 
     def trainer_run(self, seed: int) -> float:
         self.encoder.load_state_dict(self.start)
-        with tempfile.TemporaryDirectory() as folder:
-            self.encoder.save(Path(folder))
-            model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        model = transformers_model(self.encoder)
         steps = EPOCHS * -(-len(self.data) // BATCH)
         started = time.perf_counter()
         train_with_transformers(model, len(self.data), lambda rows: padded(self.data, np.array(rows), self.pad_id, 0),

@@ -19,6 +19,7 @@ from distill.bench.engine_rounds import SKIPPED, engine_round
 from distill.bench.timing import Comparison, training_flops
 from distill.precision import uses_bf16
 from distill.recipes.finetune import LabelObjective
+from models.encoder import Encoder
 
 BATCH = 32
 PADDED = 128  # run_glue's max_seq_length
@@ -45,9 +46,7 @@ class Sides:
         self.encoder = encoder_for(cfg, self.task, pooling="cls").to(workers.device())
         self.data = sentences(cfg, self.encoder, self.task)
         self.pad_id = self.encoder.tokenizer.pad_token_id
-        with tempfile.TemporaryDirectory() as folder:
-            self.encoder.save(Path(folder))
-            self.model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        self.model = transformers_model(self.encoder)
         self.stream = TrainStream(self.data, self.task.name, self.pad_id, BATCH, seed=0)
 
     def ours(self) -> tuple[float, float]:
@@ -86,6 +85,13 @@ class Sides:
         if difference > TOLERANCE:
             raise ValueError(f"the two models differ by {difference:.1e} in their logits: expected at most {TOLERANCE:.0e}")
         return f"logits equal to {difference:.0e}"
+
+
+def transformers_model(encoder: Encoder) -> torch.nn.Module:
+    """transformers' own model with the weights of `encoder` (`cls` pooling), float32."""
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.save(Path(folder))
+        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
 
 
 def train_with_transformers(model: torch.nn.Module, examples: int, together: Callable[[list[int]], dict], callbacks=(),

@@ -39,6 +39,7 @@ from distill.kmeans.space import PointSpace, means_of, problem_bytes, rows_of, s
 
 SEARCHED_PER_CLUSTER = 256  # points; of a larger problem a sample is searched
 FULL_SWEEPS = 2  # over all points of such a problem, from what was found in its sample
+GROUP_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}  # of the problems that are handed to kmeans() at a time
 SPLIT_ROWS = 2048  # a CPU solves a problem of more rows alone
 _RESIDUAL_NUMBERS = 1 << 20  # differences of points and centroids that are held at a time
 _BLOCK_BYTES = 16 << 20  # a CPU works on blocks of this size: they stay in cache, and malloc reuses their pages
@@ -68,7 +69,7 @@ def padded_batch(vectors_ND: np.ndarray, starts: np.ndarray, counts: np.ndarray,
     return torch.from_numpy(points_TND)
 
 
-def plan_groups(counts: np.ndarray, k: int, width: int, budget_bytes: int = 16 << 20) -> list[np.ndarray]:
+def plan_groups(counts: np.ndarray, k: int, width: int, budget_bytes: int = GROUP_BYTES["cpu"]) -> list[np.ndarray]:
     """Partition the problems (counts [T], points of `width` features) that need clustering by padded length.
 
     Problems with count <= k are left out: their raw vectors already are at most k senses. (`kmeans` accepts count == k

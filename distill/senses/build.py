@@ -21,7 +21,7 @@ from data_utils.tasks import Task
 from distill import workers
 from distill.config import setting
 from distill.evaluate import check_length
-from distill.kmeans import kmeans, plan_groups
+from distill.kmeans import GROUP_BYTES, kmeans, plan_groups
 from distill.precision import autocast, check_precision
 from distill.progress import bar
 from distill.rundir import RunDir, read_json, write_folder, write_json
@@ -32,7 +32,6 @@ from distill.senses.states import DeviceStates, MappedStates, mapped_array, samp
 from distill.sharding import placed
 from models.encoder import Encoder
 
-GROUP_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}  # of the problems that are handed to k-means at a time
 MARK_SECONDS = 20.0  # a killed build repeats at most this much
 logger = logging.getLogger(__name__)
 

@@ -35,7 +35,8 @@ class TrainConfig:
     bf16: bool | None = setting(None, "bfloat16 autocast; by default where the device multiplies it natively")
     fp16: bool = setting(False, "float16 autocast with a loss scaler (CUDA)")
     compile: bool = setting(False, "torch.compile the student; pays on CUDA, hardly on a CPU")
-    trim_vocabulary: bool = setting(False, "train only the word embeddings that the data read; checkpoints stay whole")
+    trim_vocabulary: bool | None = setting(None, "train only the word embeddings that the data read, checkpoints stay whole; by "
+                                                 "default without --fsdp")
     fsdp: bool = setting(False, "shard parameters, gradients and optimiser state over the ranks of torchrun (torch's FSDP2), for "
                                 "models that do not fit one device")
     eval_steps: int = setting(0, "evaluate every so many steps; 0: after every epoch")

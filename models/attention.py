@@ -100,14 +100,14 @@ class DisentangledAttention(Keeping, transformers_deberta.DisentangledSelfAttent
         query, key, value = (projection(hidden_states).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
                              for projection in (self.query_proj, self.key_proj, self.value_proj))  # each [B, H, L, d]
         scale = 1 / math.sqrt(query.shape[-1] * (1 + len({"c2p", "p2c"}.intersection(self.pos_att_type))))
-        bias_BHLL = query.new_zeros(1)
+        lowest = torch.finfo(query.dtype).min / 2  # half: a score below 0 may come on top
+        bias_BHLL = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill_(attention_mask == 0, lowest)
         if self.relative_attention:
             falling, rising = relative_pos
             if "c2p" in self.pos_att_type:
-                bias_BHLL = _skew(query, self._positions("key", rel_embeddings, falling) * scale)
+                bias_BHLL = bias_BHLL + _skew(query, self._positions("key", rel_embeddings, falling) * scale)
             if "p2c" in self.pos_att_type:
                 bias_BHLL = bias_BHLL + _skew(key, self._positions("query", rel_embeddings, rising) * scale).mT
-        bias_BHLL = bias_BHLL.masked_fill(attention_mask == 0, torch.finfo(bias_BHLL.dtype).min)
         dropout = self.dropout.p if self.training else 0.0
         if output_attentions:
             probabilities_BHLL = F.dropout((query @ key.mT * scale + bias_BHLL).softmax(-1), dropout)

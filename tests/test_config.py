@@ -34,7 +34,7 @@ ENGINE = {
     "max_grad_norm": (0.01, "weights"), "lr_scheduler_type": ("constant", "log"), "warmup_ratio": (0.9, "log"),
     "warmup_steps": (2, "log"), "seed": (7, "weights"), "bf16": (True, "weights"), "fp16": (True, "refused"),
     "eval_steps": (1, "log"), "save_steps": (1, "saves"), "logging_steps": (2, "log"), "save_total_limit": (1, "kept"),
-    "compile": (True, "compiled"), "trim_vocabulary": (True, "weights"), "fsdp": (True, "refused"),
+    "compile": (True, "compiled"), "trim_vocabulary": (False, "weights"), "fsdp": (True, "refused"),
 }
 FINETUNE = ENGINE | {
     "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "model": ("deberta", "weights"),

@@ -19,6 +19,7 @@ from distill.evaluate import dev_splits, score
 from distill.recipes.finetune import LabelObjective
 from distill.report import mean_and_error
 from distill.rundir import RunDir
+from distill.vocabulary import held_vocabulary
 
 EPOCHS, WARMUP, WEIGHT_DECAY, MAX_GRAD_NORM = 3.0, 0.1, 0.01, 1.0
 STANDARD_ERRORS = 2
@@ -65,7 +66,7 @@ class Runs:
         settings = TrainConfig(learning_rate=LEARNING_RATE, num_train_epochs=EPOCHS, train_batch_size=BATCH, warmup_ratio=WARMUP,
                                weight_decay=WEIGHT_DECAY, max_grad_norm=MAX_GRAD_NORM, seed=seed, bf16=self.cfg.bf16,
                                fp16=self.cfg.fp16)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, held_vocabulary(settings, self.encoder, self.data):
             started = time.perf_counter()
             fit(self.encoder, LabelObjective(self.task), stream, settings, RunDir(folder))
             return time.perf_counter() - started

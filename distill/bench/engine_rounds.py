@@ -1,20 +1,20 @@
-"""Rounds of the real engine: a few steps of fit(), counted by its own log."""
+"""Rounds of the real engine: a few steps of fit(), as recipes call it, counted by its own log."""
 
 import json
 import tempfile
 
-from torch import nn
-
-from data_utils.batching import BatchStream
+from data_utils.batching import TrainStream
 from distill.config import TrainConfig
 from distill.engine import fit
 from distill.objective import Objective
 from distill.rundir import RunDir
+from distill.vocabulary import held_vocabulary
+from models.encoder import Encoder
 
 SKIPPED = 1  # steps at the start of a round that are not counted
 
 
-def engine_round(student: nn.Module, objective: Objective, stream: BatchStream, steps: int, **settings) -> tuple[list, list]:
+def engine_round(student: Encoder, objective: Objective, stream: TrainStream, steps: int, **settings) -> tuple[list, list]:
     """Train `steps` steps from where `stream` stands. Returns the real tokens and the seconds of each counted step."""
     tokens, before = [], stream.state_dict()
     for _ in range(steps):
@@ -25,9 +25,11 @@ def engine_round(student: nn.Module, objective: Objective, stream: BatchStream, 
     return tokens[SKIPPED:], [end - start for start, end in zip(ends[SKIPPED - 1:], ends[SKIPPED:])]
 
 
-def logged(student: nn.Module, objective: Objective, stream: BatchStream, steps: int, **settings) -> list[dict]:
+def logged(student: Encoder, objective: Objective, stream: TrainStream, steps: int, **settings) -> list[dict]:
     """The log of `steps` steps of fit(), a line per step."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = RunDir(folder)
-        fit(student, objective, stream, TrainConfig(max_steps=steps, logging_steps=1, **settings), run_dir)
+        cfg = TrainConfig(max_steps=steps, logging_steps=1, **settings)
+        with held_vocabulary(cfg, student, stream.dataset):
+            fit(student, objective, stream, cfg, run_dir)
         return [json.loads(line) for line in run_dir.log_file.read_text().splitlines()]

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-M_MMAP_THRESHOLD, SMALL, LARGE = -3, 128 << 10, 32 << 20  # malloc.h; the bounds between which glibc moves its threshold
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+SMALL, LARGE = 128 << 10, 32 << 20  # the bounds between which glibc moves its threshold, until it is told one
 
 
 def peak_growth(work: Callable[[], object]) -> int:
@@ -21,6 +22,7 @@ def peak_growth(work: Callable[[], object]) -> int:
     before = _resident("VmRSS")
     work()
     glibc.mallopt(M_MMAP_THRESHOLD, LARGE)
+    glibc.mallopt(M_TRIM_THRESHOLD, 2 * LARGE)  # as glibc has it beside that; else it gives every array back and faults it in again
     return _resident("VmHWM") - before
 
 

@@ -15,6 +15,7 @@ from distill.kmeans import padded_batch
 from distill.rundir import SaveError
 
 CACHED_ROWS = 1024  # a CPU moves so many at a time: they stay in cache, and malloc reuses their pages
+WORD = 8  # float16 numbers in the largest word that torch copies at a time, and it copies word by word
 SHARE_OF_MEMORY = 0.5  # of what is free on the accelerator; the rest is the teacher's and the clustering's
 
 
@@ -23,14 +24,16 @@ class MappedStates:
 
     def __init__(self, path: Path, shape: tuple[int, int]):
         self.vectors = mapped_array(path, shape)
+        word = torch.complex128 if shape[1] % WORD == 0 else torch.float16
+        self._words = torch.from_numpy(self.vectors).view(word)  # the same memory
 
     def put(self, row: np.ndarray, hidden_ND: Tensor, place: np.ndarray) -> None:
         """Write hidden[place] to the rows `row`."""
-        as_rows, place = f"V{2 * self.vectors.shape[1]}", torch.from_numpy(place).to(hidden_ND.device)
+        row, place = torch.from_numpy(row), torch.from_numpy(place).to(hidden_ND.device)
         piece = CACHED_ROWS if hidden_ND.device.type == "cpu" else max(len(row), 1)
         for part in range(0, len(row), piece):
-            states_ND = hidden_ND.index_select(0, place[part:part + piece]).half().cpu().numpy()
-            self.vectors.view(as_rows)[row[part:part + piece]] = states_ND.view(as_rows)  # a row at once, not by numbers
+            states_ND = hidden_ND.index_select(0, place[part:part + piece]).half().cpu()
+            self._words.index_copy_(0, row[part:part + piece], states_ND.view(self._words.dtype))
 
     def rows(self, start: int, end: int) -> np.ndarray:
         """The states start:end."""

@@ -1,8 +1,11 @@
 """Pure, unreduced losses: one value per example or token; the engine sums and divides."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 def cross_entropy(logits_BC: Tensor, target_B: Tensor) -> Tensor:
@@ -42,3 +45,79 @@ def sense_cross_entropy(scores_MK: Tensor, sense_M: Tensor) -> Tensor:
     Differs: slots beyond a type's senses are -inf, not 0.
     """
     return -torch.log_softmax(scores_MK.float(), dim=-1).gather(-1, sense_M.unsqueeze(-1)).squeeze(-1)
+
+
+def symmetric_kl(one_BC: Tensor, other_BC: Tensor) -> Tensor:
+    """KL(p || q) + KL(q || p) of softmax(one) and softmax(other): logits [B, C] twice -> [B]. No temperature.
+
+    Gradient to both; detach one for a teacher that does not move. self_teaching.md 1.2 (the published code; its paper
+    writes one direction only).
+    """
+    one, other = (F.log_softmax(logits.float(), dim=-1) for logits in (one_BC, other_BC))
+    return ((one.exp() - other.exp()) * (one - other)).sum(-1)
+
+
+def normalised_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """|| s / |s| - t / |t| ||^2: vectors [..., D] twice -> [...], from 0 to 4. Gradient to the student only.
+
+    Patient distillation (Sun et al. 2019, arXiv 1908.09355), eq. 7. Differs: its code divides by D, so a published beta
+    is D times this term's weight.
+    """
+    student, teacher = (F.normalize(vectors.float(), dim=-1) for vectors in (student_BD, teacher_BD.detach()))
+    return (student - teacher).square().sum(-1)
+
+
+def mean_squared_error(student_BTD: Tensor, teacher_BTD: Tensor) -> Tensor:
+    """Mean over the last dimension of (s - t)^2: [..., D] twice -> [...]. Gradient to the student only.
+
+    TinyBERT (Jiao et al. 2020, arXiv 1909.10351), eq. 8 and 9.
+    """
+    return (student_BTD.float() - teacher_BTD.detach().float()).square().mean(-1)
+
+
+def attention_error(student_QK: tuple[Tensor, Tensor], teacher_QK: tuple[Tensor, Tensor], mask_BT: Tensor, heads: int) -> Tensor:
+    """Squared differences of attention scores before the softmax, mean over the keys j, summed over the heads:
+
+        sum_h mean_j (a^S_hij - a^T_hij)^2      a_hij = <q_hi, k_hj> / sqrt(d)
+
+    queries and keys [B, T, D] of student and teacher (widths may differ, the number of heads may not), mask [B, T], 1 for
+    real tokens -> [B, T], one value per query; those at padding mean nothing. Gradient to the student only.
+    TinyBERT (arXiv 1909.10351), eq. 7. Differs: keys at padding are left out, there they add 0 to a mean over all; of
+    DeBERTa's scores the content part alone.
+    """
+    student, teacher = (_scores(query, key, heads) for query, key in (student_QK, tuple(part.detach() for part in teacher_QK)))
+    real_BT = mask_BT.to(student.dtype)
+    return ((student - teacher).square() * real_BT[:, None, None]).sum((1, 3)) / real_BT.sum(1, keepdim=True)
+
+
+def relation_kl(student_BTD: Tensor, teacher_BTD: Tensor, mask_BT: Tensor, heads: int, chunk: int = 0) -> Tensor:
+    """KL between self-attention relations of the same vectors (all queries, all keys, or all values), summed over heads:
+
+        sum_h KL(R^T_hi || R^S_hi)      R_h = softmax over j of <x_hi, x_hj> / sqrt(D / heads)
+
+    vectors [B, T, D] of student and teacher, re-split into `heads` relation heads, which must divide both widths; mask
+    [B, T], 1 for real tokens -> [B, T], one value per row i; those at padding mean nothing. Gradient to the student only.
+    `chunk` examples at a time are held in memory, forward and backward (0: all); the value does not depend on it.
+    MiniLMv2 (Wang et al. 2021, arXiv 2012.15828), eq. 4 to 7.
+    """
+    teacher_BTD, size = teacher_BTD.detach(), chunk or len(student_BTD)
+    parts = zip(student_BTD.split(size), teacher_BTD.split(size), mask_BT.split(size), strict=True)
+    if size >= len(student_BTD):
+        return _relation_kl(*next(parts), heads)
+    return torch.cat([checkpoint(_relation_kl, *part, heads, use_reentrant=False) for part in parts])
+
+
+def _relation_kl(student_BTD: Tensor, teacher_BTD: Tensor, mask_BT: Tensor, heads: int) -> Tensor:
+    """sum_j p_j (log p_j - log q_j) = lse(b) - lse(a) + sum_j p_j (a_j - b_j) for p = softmax(a), q = softmax(b)."""
+    padding_B11T = (mask_BT == 0)[:, None, None]
+    student, teacher = _scores(student_BTD, student_BTD, heads), _scores(teacher_BTD, teacher_BTD, heads)
+    student_total, teacher_total = (scores.masked_fill(padding_B11T, float("-inf")).logsumexp(-1, keepdim=True)
+                                    for scores in (student, teacher))
+    share_BHTT = (teacher - teacher_total).exp().masked_fill(padding_B11T, 0.0)
+    return ((student_total - teacher_total).squeeze(-1) + (share_BHTT * (teacher - student)).sum(-1)).sum(1)
+
+
+def _scores(query_BTD: Tensor, key_BTD: Tensor, heads: int) -> Tensor:
+    """<q_hi, k_hj> / sqrt(d) [B, H, T, T] in float32, D cut into `heads` of width d."""
+    query, key = (vectors.float().unflatten(-1, (heads, -1)).transpose(1, 2) for vectors in (query_BTD, key_BTD))
+    return query @ key.mT / math.sqrt(query.shape[-1])

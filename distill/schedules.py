@@ -1,6 +1,7 @@
 """Pure functions of progress: the share of the optimiser steps that are done, in [0, 1]."""
 
 import math
+from collections.abc import Callable
 
 
 def _warmed(progress: float, warmup: float) -> float | None:
@@ -47,3 +48,15 @@ def _anneal(start: float, end: float, share: float) -> float:
 
 LEARNING_RATE = {"constant": constant, "linear": linear, "cosine": cosine, "one_cycle": one_cycle}
 BETA1 = {"one_cycle": one_cycle_beta1}  # the other schedules leave the optimiser's own
+
+Weight = Callable[[float], float]  # of progress
+
+
+def until(end: float, weight: float) -> Weight:
+    """`weight` while progress is below `end`, then 0."""
+    return lambda progress: weight if progress < end else 0.0
+
+
+def since(start: float, weight: float) -> Weight:
+    """0 while progress is below `start`, then `weight`."""
+    return lambda progress: weight if progress >= start else 0.0

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distill import workers
 from models.encoder import Encoder
-from models.truncate import layer_stack
+from models.layers import layer_stack
 
 
 class Alone:

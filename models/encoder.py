@@ -1,12 +1,14 @@
 """An encoder for one task: a transformers backbone, an optional adaptor, a pooling and a head."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from models.heads import ClassificationHead, SenseLookup, pool
+from models.layers import projections
 from models.outputs import Outputs
 from models.weights import LAYOUTS, PLAIN_LAYOUT, key_map, read_tensors, rename, write_tensors
 
@@ -32,6 +34,17 @@ class TaskInfo:
         return len(self.labels) or 1
 
 
+class _Note:
+    """A forward hook that puts a projection of tokens into `found`; DeBERTa's layers also project positions, [R, D]."""
+
+    def __init__(self, found: dict[int, Tensor], kind: int):
+        self.found, self.kind = found, kind
+
+    def __call__(self, module: nn.Module, inputs, output: Tensor) -> None:
+        if output.dim() == 3:
+            self.found[self.kind] = output
+
+
 class Encoder(nn.Module):
     """backbone -> adaptor -> (senses) -> pooling -> head.
 
@@ -49,6 +62,7 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.senses = senses
         self.type_ids = getattr(backbone.config, "type_vocab_size", 0) > 0
+        self._projected: dict[int, dict[int, Tensor]] = {}
 
     @property
     def config(self):
@@ -88,7 +102,20 @@ class Encoder(nn.Module):
 
     def forward(self, batch) -> Outputs:
         hidden = self.encode(batch)
-        return Outputs(logits=self.predict(hidden[-1], batch, self.senses), hidden=hidden)
+        projected = {layer: tuple(found[kind] for kind in range(3)) for layer, found in self._projected.items()}
+        for found in self._projected.values():
+            found.clear()
+        return Outputs(self.predict(hidden[-1], batch, self.senses), hidden, projected)
+
+    def keep_projections(self, layers: Iterable[int]) -> None:
+        """From now on forward() also gives the queries, keys and values of these layers (1: the first).
+
+        They are noted where they are computed, once more costs nothing. Not for an encoder that will be copied.
+        """
+        for layer in set(layers) - self._projected.keys():
+            found = self._projected[layer] = {}
+            for kind, module in enumerate(projections(self.backbone, layer)):
+                module.register_forward_hook(_Note(found, kind))
 
     def with_head_input(self, head_input: str, senses: SenseLookup | None = None) -> "Encoder":
         """The same modules, read through `senses` ("senses") or as they are ("continuous"); nothing is copied."""

@@ -1,6 +1,7 @@
 """What every model returns: one type for teachers and students."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -9,15 +10,16 @@ from torch import Tensor
 class Outputs:
     """What one forward pass computed.
 
-    logits     [B, C] float32; C = 1 for regression.
-    hidden     depth + 1 tensors [B, T, D]: the embeddings, then each layer's output; the last one has passed the
-               adaptor where the model has one. Empty where the states were not kept.
-    attentions depth tensors [B, H, T, T], or empty.
-    senses     [B, T] int64, the index of each token's sense within its type, -1 where the type has none; only from
-               teachers that know a sense dictionary.
+    logits      [B, C] float32; C = 1 for regression.
+    hidden      depth + 1 tensors [B, T, D]: H[0] the embeddings, H[n] the output of layer n; the last one has passed the
+                adaptor where the model has one. From a cache: None where H[n] was not kept, [B, 1, D] where only [CLS] was.
+    projections layer n -> its queries, keys and values, each [B, T, D] with the heads side by side; for the layers that
+                Encoder.keep_projections() named.
+    senses      [B, T] int64, the index of each token's sense within its type, -1 where the type has none; only from
+                teachers that know a sense dictionary.
     """
 
     logits: Tensor | None
-    hidden: tuple[Tensor, ...] = ()
-    attentions: tuple[Tensor, ...] = ()
+    hidden: tuple[Tensor | None, ...] = ()
+    projections: Mapping[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
     senses: Tensor | None = None

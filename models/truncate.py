@@ -6,6 +6,7 @@ import re
 from torch import nn
 
 from models.encoder import Encoder
+from models.layers import layer_stack
 
 
 def parse_layers(spec: str, depth: int) -> tuple[int, ...]:
@@ -32,16 +33,6 @@ def parse_layers(spec: str, depth: int) -> tuple[int, ...]:
 def is_layer_spec(spec: str) -> bool:
     """Whether `spec` names layers of a teacher, rather than a model of its own."""
     return spec == "all" or spec.startswith(("truncate:", "layers:"))
-
-
-def layer_stack(backbone: nn.Module) -> tuple[nn.Module, str]:
-    """The module that owns the list of transformer layers and the list's name in it."""
-    depth = backbone.config.num_hidden_layers
-    for owner in backbone.modules():
-        for name, child in owner.named_children():
-            if type(child) is nn.ModuleList and len(child) == depth:
-                return owner, name
-    raise ValueError(f"found no list of {depth} layers in a {backbone.config.model_type} encoder: it cannot be cut")
 
 
 def truncate(encoder: Encoder, layers: tuple[int, ...]) -> Encoder:

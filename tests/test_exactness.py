@@ -12,9 +12,10 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from data_utils.batching import collate
-from distill import engine
+from distill import engine, teacher_cache
 from distill.engine import NonFiniteLossError
-from distill.teacher import cache_key, cached_teacher
+from distill.teacher import Wanted
+from distill.teacher_cache import cached_teacher
 from models.checkpoint import load_encoder
 from tests.training import (
     KINDS,
@@ -147,7 +148,7 @@ def test_the_best_score_is_kept_and_not_the_last(tiny_bert, tmp_path):
 
 def test_a_cached_teacher_says_what_the_live_one_says(tiny_bert, tmp_path, monkeypatch):
     parts = Parts(tiny_bert, "senses", settings())
-    monkeypatch.setattr("distill.teacher.CACHE_TOKENS", 70)
+    monkeypatch.setattr("distill.teacher_cache.CACHE_TOKENS", 70)
     cached = cached_teacher(parts.teacher, parts.data, tmp_path / "cache")
     for rows in (np.array([4, 0, 12]), np.arange(13)):
         batch = collate(parts.data, rows, "SST-2", 0)
@@ -174,10 +175,10 @@ def test_a_step_with_a_cached_teacher_has_the_same_loss(tiny_bert, tmp_path):
 
 def test_a_damaged_cache_is_said_and_made_again(tiny_bert, tmp_path, caplog):
     parts = Parts(tiny_bert, "senses", settings())
-    whole = cached_teacher(parts.teacher, parts.data, tmp_path / "cache").logits.clone()
-    (tmp_path / "cache/logits.npy").write_bytes((tmp_path / "cache/logits.npy").read_bytes()[:-4])
-    assert torch.equal(cached_teacher(parts.teacher, parts.data, tmp_path / "cache").logits, whole)
-    assert "logits.npy is missing, truncated or altered" in caplog.text and "making the cache again" in caplog.text
+    whole = cached_teacher(parts.teacher, parts.data, tmp_path / "cache").columns["logits"].copy()
+    (tmp_path / "cache/logits.bin").write_bytes((tmp_path / "cache/logits.bin").read_bytes()[:-4])
+    assert np.array_equal(cached_teacher(parts.teacher, parts.data, tmp_path / "cache").columns["logits"], whole)
+    assert "logits.bin is missing, truncated or altered" in caplog.text and "making the cache again" in caplog.text
 
 
 def test_a_cache_refuses_an_example_that_it_does_not_hold(tiny_bert, tmp_path):
@@ -193,10 +194,16 @@ def test_the_key_of_a_cache_changes_with_all_that_its_content_depends_on(tiny_be
     data, cfg = parts.data, parts.cfg
     other_ids = dataclasses.replace(data, ids=np.where(np.arange(len(data.ids)) == 7, data.ids + 1, data.ids))
     other_segment = dataclasses.replace(data, second=data.second - 1)
+    wanted = Wanted(senses=True)
+
+    def cache_key(*given):
+        return teacher_cache.cache_key(*given, wanted)
+
     keys = [cache_key("w", "s", data, cfg), cache_key("W", "s", data, cfg), cache_key("w", "S", data, cfg),
             cache_key("w", "s", other_ids, cfg), cache_key("w", "s", data.take(np.arange(12)), cfg),
             cache_key("w", "s", other_segment, cfg), cache_key("w", "s", data, settings(bf16=True)),
-            cache_key("w", "s", dataclasses.replace(data, uid=data.uid + 1), cfg)]
+            cache_key("w", "s", dataclasses.replace(data, uid=data.uid + 1), cfg),
+            teacher_cache.cache_key("w", "s", data, cfg, Wanted(senses=True, cls=(1,)))]
     assert len(set(keys)) == len(keys)
     assert cache_key("w", "s", data.take(np.arange(13)), settings(learning_rate=1.0)) == keys[0]
 

@@ -20,12 +20,13 @@ from data_utils.encode import EncodedDataset, encode
 from data_utils.tasks import Example, Task, get_task
 from distill import workers
 from distill.__main__ import main
+from distill.distillation import Distillation
 from distill.engine import Interrupted, NonFiniteLossError, fit
 from distill.recipes import finetune, sense_kd
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.senses import build
-from distill.teacher import LiveTeacher
+from distill.teacher import LiveTeacher, Wanted
 from models.encoder import Encoder, TaskInfo
 from models.heads import SenseLookup
 from models.pretrained import pretrained_encoder
@@ -94,12 +95,12 @@ class Parts:
         else:
             teacher = encoder(folder, self.task, 4, True, seed=2)
             self.lookup = senses(self.student.config.vocab_size, self.student.width)
-            self.teacher = LiveTeacher(teacher, self.lookup, cfg)
+            self.teacher = LiveTeacher(teacher, cfg, Wanted(senses=True), self.lookup)
             self.special = [self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.tokenizer.pad_token_id]
             self.objective = self.sense_objective(self.teacher)
 
-    def sense_objective(self, teacher) -> sense_kd.SenseObjective:
-        return sense_kd.SenseObjective(self.cfg, self.task, teacher, self.lookup, self.special)
+    def sense_objective(self, teacher) -> Distillation:
+        return Distillation(teacher, sense_kd.terms(self.cfg, self.task, self.lookup, self.special))
 
     def stream(self, at: int = -1, action=None) -> "Stream":
         return Stream(self, at, action)

@@ -15,9 +15,11 @@ from distill import workers
 from distill.bench.corpus import encoder_for, sentences
 from distill.bench.engine_rounds import engine_round, logged
 from distill.bench.timing import Comparison
-from distill.recipes.sense_kd import Config, SenseObjective
+from distill.distillation import Distillation
+from distill.recipes.sense_kd import Config, terms
 from distill.senses.dictionary import SenseDictionary
-from distill.teacher import LiveTeacher, cached_teacher
+from distill.teacher import LiveTeacher, Wanted
+from distill.teacher_cache import cached_teacher
 from models.encoder import Encoder
 from models.truncate import truncate
 
@@ -50,15 +52,15 @@ class Distilling:
         lookup = random_senses(self.teacher).lookup(workers.device())
         self.settings = Config(bf16=cfg.bf16, fp16=cfg.fp16)
         self.live, self.cached, self.exact_live, self.exact_cached = (
-            SenseObjective(settings, self.task, teacher, lookup, []) for settings in
+            Distillation(teacher, terms(settings, self.task, lookup, ())) for settings in
             (self.settings, replace(self.settings, bf16=False, fp16=False))
-            for live in [LiveTeacher(self.teacher, lookup, settings)]
+            for live in [LiveTeacher(self.teacher, settings, Wanted(senses=True), lookup)]
             for teacher in (live, cached_teacher(live, self.data, folder / str(settings.bf16))))
 
     def stream(self) -> TrainStream:
         return TrainStream(self.data, self.task.name, self.teacher.tokenizer.pad_token_id, BATCH, seed=0)
 
-    def round(self, objective: SenseObjective) -> tuple[float, float]:
+    def round(self, objective: Distillation) -> tuple[float, float]:
         tokens, seconds = engine_round(copy.deepcopy(self.student), objective, self.stream(), self.cfg.steps,
                                        bf16=self.settings.bf16, fp16=self.settings.fp16)
         return sum(tokens), sum(seconds)

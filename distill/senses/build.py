@@ -86,7 +86,7 @@ def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, prove
     collect(cfg, teacher, corpus, sample, states, work)
     sizes = np.minimum(np.diff(sample.offsets), cfg.num_senses)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    centroids = mapped_array(work / "centroids.bin", (int(offsets[-1]), teacher.width))
+    centroids = mapped_array(work / "centroids.bin", (int(offsets[-1]), teacher.width), np.float16)
     cluster(cfg, states, sample.offsets, centroids, offsets, work)
     facts = {f"corpus_{key}": str(value) for key, value in read_json(work / "corpus" / "corpus.json").items()}
     dictionary = SenseDictionary(torch.from_numpy(np.asarray(centroids)), torch.from_numpy(offsets),

@@ -3,7 +3,6 @@
 Both are [S, D] float16; row numbers are those of Sample. What is in a file survives a kill.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 
 from distill import workers
+from distill.arrays import mapped_array
 from distill.kmeans import padded_batch
-from distill.rundir import SaveError
 
 CACHED_ROWS = 1024  # a CPU moves so many at a time: they stay in cache, and malloc reuses their pages
 WORD = 8  # float16 numbers in the largest word that torch copies at a time, and it copies word by word
@@ -23,7 +22,7 @@ class MappedStates:
     """States in a mapped file."""
 
     def __init__(self, path: Path, shape: tuple[int, int]):
-        self.vectors = mapped_array(path, shape)
+        self.vectors = mapped_array(path, shape, np.float16)
         word = torch.complex128 if shape[1] % WORD == 0 else torch.float16
         self._words = torch.from_numpy(self.vectors).view(word)  # the same memory
 
@@ -85,23 +84,3 @@ def sampled_states(path: Path, shape: tuple[int, int]) -> MappedStates | DeviceS
 def free_memory() -> int:
     """Free bytes of the accelerator; 0 where there is none."""
     return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
-
-
-def mapped_array(path: Path, shape: tuple[int, int]) -> np.memmap:
-    """A float16 array on disk, made once at its full size, so that a full disk is found before the work (a write
-    into a mapped file that has no blocks would kill the process)."""
-    size = shape[0] * shape[1] * 2
-
-    def allocate() -> None:
-        if path.exists() and path.stat().st_size == size:
-            return
-        try:
-            with path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise SaveError(f"cannot write {path} of {size / 2**20:.1f} MiB: {error.strerror}. Free some space and run the "
-                            "same command again") from error
-
-    workers.on_main(allocate)
-    return np.memmap(path, np.float16, "r+", shape=shape)

@@ -1,0 +1,31 @@
+"""Arrays that live in files."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from distill import workers
+from distill.rundir import SaveError
+
+
+def mapped_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
+    """An array on disk that all ranks may write. It is made once at its full size, so that a full disk is found before the
+    work: a write into a mapped file that has no blocks would kill the process."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+
+    def allocate() -> None:
+        if path.exists() and path.stat().st_size == size:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise SaveError(f"cannot write {path} of {size / 2**20:.1f} MiB: {error.strerror}. Free some space and run the "
+                            "same command again") from error
+
+    workers.on_main(allocate)
+    return np.memmap(path, dtype, "r+", shape=shape)

@@ -1,0 +1,165 @@
+"""Distilling a fine-tuned teacher on its task: what all such recipes share. A recipe adds its terms and their settings."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from data_utils.batching import TrainStream
+from data_utils.readers import data_fingerprint
+from data_utils.tasks import Task
+from distill.config import TrainConfig, setting
+from distill.engine import fit
+from distill.evaluate import dev_splits, encode_split, score
+from distill.objective import Objective
+from distill.rundir import RunDir
+from distill.schedules import Weight
+from distill.scores import Scores
+from distill.senses.dictionary import SenseDictionary
+from distill.teacher import LiveTeacher, Teacher, Wanted
+from distill.teacher_cache import cache_bytes, cache_key, cached_teacher
+from distill.terms import Labels, SoftTargets, Term
+from distill.vocabulary import held_vocabulary
+from models.checkpoint import checkpoint_config, load_encoder
+from models.encoder import Encoder
+from models.heads import SenseLookup
+from models.pretrained import pretrained_encoder
+from models.truncate import adapt, is_layer_spec, parse_layers, truncate
+from models.weights import fingerprint
+
+WeightedTerm = tuple[Term, float | Weight]
+LARGE_WIDTH = 1024  # students cut from teachers this wide need lower rates
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilConfig(TrainConfig):
+    """What every recipe reads that distils a teacher on its task."""
+
+    output_dir: str = setting("./runs/student", "the run directory")
+    data_dir: str = setting("./glue", "folder of the tasks; the hub is asked where ./glue is missing")
+    teacher: str = setting("./runs/teacher/best", "checkpoint folder of the teacher")
+    student: str = setting("truncate:half", "truncate:N or layers:0,2,4 of the teacher, or a hub id, folder or minilm")
+    student_layers: str = setting("all", "layers to keep of a student that is a model of its own: all, truncate:N, layers:0,2")
+    ce_weight: float = setting(1.0, "weight of the loss on the labels")
+    kl_weight: float = setting(1.0, "weight of the teacher's soft targets (for scores: squared error)")
+    temperature: float = setting(2.0, "temperature of the soft targets")
+    freeze_head: bool = setting(False, "keep the teacher's head as it is")
+    max_length: int = setting(0, "tokens per example; 0: the task's own")
+    cache_dir: str = setting("", "folder for the teacher's cached outputs, to share between runs; empty: in output_dir")
+    max_cache_gib: float = setting(16.0, "run the teacher at every step where its cached outputs would take more")
+
+    def __post_init__(self):
+        super().__post_init__()
+        weights = self.weights()
+        if min(weights.values()) < 0 or max(weights.values()) == 0:
+            raise ValueError(f"{', '.join(f'--{name}' for name in weights)}: expected none below 0, and one above it")
+        if self.temperature <= 0:
+            raise ValueError(f"--temperature {self.temperature}: expected a number above 0")
+        for name in ("max_length", "max_cache_gib"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected 0 or more")
+        if self.student_layers != "all" and is_layer_spec(self.student):
+            raise ValueError(f"--student_layers {self.student_layers}: --student {self.student} already names layers, the "
+                             "teacher's; give one of the two")
+
+    def weights(self) -> dict[str, float]:
+        """The weights of the terms, by setting."""
+        return {name: value for name, value in vars(self).items() if name.endswith("_weight")}
+
+
+def default_preset(words: dict[str, str]) -> str:
+    """`large` for students cut from teachers this wide, `small` for the others; `paper` is for whoever asks for it."""
+    return "large" if checkpoint_config(words.get("teacher", DistilConfig.teacher)).hidden_size >= LARGE_WIDTH else "small"
+
+
+class Distillation(Objective):
+    """A weighted sum of terms; one is not computed while its weight is 0."""
+
+    def __init__(self, teacher: Teacher | None, terms: Sequence[WeightedTerm]):
+        super().__init__()
+        self.teacher = teacher
+        self.terms = torch.nn.ModuleDict({term.name: term for term, weight in terms if weight})
+        self.term_weights = {term.name: weight for term, weight in terms if weight}
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the terms read of the teacher."""
+        found = Wanted()
+        for term in self.terms.values():
+            found |= term.wanted
+        return found
+
+    def counts(self, batch):
+        return {name: term.count(batch) for name, term in self.terms.items()}
+
+    def weights(self, progress):
+        return {name: weight(progress) if callable(weight) else weight for name, weight in self.term_weights.items()}
+
+    def forward(self, student, batch, progress):
+        found, target, weights = student(batch), self.teacher(batch), self.weights(progress)
+        nothing = 0.0 * found.logits.sum()  # so that every parameter has a gradient in every step: ranks wait for each
+        return {name: nothing + (term(found, target, batch) if weights[name] else 0.0 * sum(map(torch.sum, term.parameters())))
+                for name, term in self.terms.items()}
+
+
+def label_terms(cfg: DistilConfig, task: Task) -> list[WeightedTerm]:
+    """The labels and the teacher's soft targets."""
+    return [(Labels(task), cfg.ce_weight), (SoftTargets(task, cfg.temperature), cfg.kl_weight)]
+
+
+def build_student(cfg: DistilConfig, teacher: Encoder) -> Encoder:
+    """The student that cfg.student names, its head the teacher's."""
+    if is_layer_spec(cfg.student):
+        student = truncate(teacher, parse_layers(cfg.student, teacher.depth))
+    else:
+        student = pretrained_encoder(cfg.student, teacher.info, teacher.head.dropout.p)
+        student = adapt(truncate(student, parse_layers(cfg.student_layers, student.depth)), teacher)
+    student.requires_grad_(True)
+    student.head.requires_grad_((cfg.ce_weight > 0 or cfg.kl_weight > 0) and not cfg.freeze_head)
+    return student
+
+
+def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Encoder, Encoder], Sequence[WeightedTerm]],
+           senses: SenseDictionary | None = None, lookup: SenseLookup | None = None, head_input: str = "continuous") -> Scores:
+    """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores.
+
+    `terms(student, teacher)` gives what is minimised; `senses`, their `lookup` and `head_input` are for recipes that read
+    senses.
+    ValueError where teacher, student and terms do not fit each other.
+    """
+    torch.manual_seed(cfg.seed)
+    teacher = load_encoder(cfg.teacher)
+    if teacher.info.task != task.name:
+        raise ValueError(f"the teacher {cfg.teacher} was trained on {teacher.info.task}, not on {task.name}: train one "
+                         f"with `sh r1_teacher_model.sh {task.name}`")
+    student = build_student(cfg, teacher).with_head_input(head_input, lookup)
+    objective = Distillation(None, terms(student, teacher))
+    same_vocabulary = student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
+    if objective.wanted.of_tokens and not same_vocabulary:
+        raise ValueError(f"the student {cfg.student} has another vocabulary than the teacher, and this recipe compares their "
+                         "tokens one by one: logit_kd and pkd compare whole examples and remain possible; or take a student "
+                         "with the teacher's vocabulary, or --student truncate:N")
+    train = encode_split(student, task, "train", cfg.data_dir, cfg.max_length)
+    dev = dev_splits(student, task, cfg.data_dir, cfg.max_length)
+    weights = fingerprint(Path(cfg.teacher))
+    run_dir.begin(cfg, {"data": {split: data_fingerprint(task, split, cfg.data_dir) for split in ("train", *dev)},
+                        "teacher": weights, **({"senses": dict(senses.provenance)} if senses else {})})
+    read = train if same_vocabulary else encode_split(teacher, task, "train", cfg.data_dir, cfg.max_length)
+    live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
+    key = cache_key(weights, senses.digest() if senses else "", read, cfg, objective.wanted)
+    objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.path / "cache") / key, cfg)
+    stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
+    with held_vocabulary(cfg, student, train, *dev.values()):
+        return fit(student, objective, stream, cfg, run_dir, lambda model: score(model, task, dev))
+
+
+def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig) -> Teacher:
+    """The teacher's outputs computed once, where they fit into cfg.max_cache_gib; what is read per example always does."""
+    size = cache_bytes(live, dataset) / 2**30
+    if live.wanted.of_tokens and size > cfg.max_cache_gib:
+        logger.info("the teacher runs at every step: its outputs would take %.1f GiB (--max_cache_gib %g)", size, cfg.max_cache_gib)
+        return live
+    return cached_teacher(live, dataset, folder)

@@ -1,0 +1,32 @@
+"""Which layer of the teacher a layer of the student learns from.
+
+    student    0  1  2  3                   0 the embeddings, n the output of layer n
+    uniform    0  2  4  6                   teacher of 6 layers (TinyBERT, arXiv 1909.10351: g(m) = m N / M)
+    skip          2  4                      the same without embeddings and last layer (PKD-Skip, arXiv 1908.09355)
+    last          4  5                      the teacher's last layers but one (PKD-Last)
+"""
+
+import re
+
+LAYER_MAPS = ("uniform", "skip", "last")
+
+
+def layer_pairs(spec: str, student: int, teacher: int) -> tuple[tuple[int, int], ...]:
+    """Pairs (student layer, teacher layer) for models of `student` and `teacher` layers.
+
+    `spec`: uniform, skip or last, or pairs as 1:2,2:4. ValueError for anything else.
+    """
+    uniform = tuple((layer, round(layer * teacher / student)) for layer in range(student + 1))
+    if spec == "uniform":
+        return uniform
+    if spec in ("skip", "last"):
+        if student == 1:
+            raise ValueError(f"--layer_map {spec}: a student of one layer has none below its last; give pairs, as 1:{teacher}")
+        return uniform[1:-1] if spec == "skip" else tuple((layer, teacher - student + layer) for layer in range(1, student))
+    if re.fullmatch(r"\d+:\d+(,\d+:\d+)*", spec):
+        pairs = tuple(tuple(map(int, pair.split(":"))) for pair in spec.split(","))
+        if all(one <= student and other <= teacher for one, other in pairs):
+            return pairs
+        raise ValueError(f"--layer_map {spec} does not fit a student of {student} and a teacher of {teacher} layers: layers "
+                         "count from 0, the embeddings")
+    raise ValueError(f"--layer_map {spec}: give {', '.join(LAYER_MAPS)}, or pairs student:teacher as 1:2,2:4")

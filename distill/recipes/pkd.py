@@ -1,0 +1,48 @@
+"""Patient knowledge distillation (Sun et al. 2019, arXiv 1908.09355): [CLS] states of several layers, beside the logits.
+
+    L = w_ce CE + w_kl T^2 KL + w_cls sum over layer pairs (i, j) of || h^S_i / |h^S_i| - h^T_j / |h^T_j| ||^2     h at [CLS]
+"""
+
+from dataclasses import dataclass
+
+from data_utils.tasks import Task
+from distill import distillation
+from distill.config import setting
+from distill.distillation import DistilConfig, distil, label_terms
+from distill.layer_maps import layer_pairs
+from distill.rundir import RunDir
+from distill.scores import Scores
+from distill.terms import ClsStates
+from models.encoder import Encoder
+
+default_preset = distillation.default_preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(DistilConfig):
+    """Settings of patient distillation."""
+
+    cls_weight: float = setting(1.0, "weight of the [CLS] states")
+    layer_map: str = setting("skip", "skip, last, uniform, or pairs student:teacher as 1:2,2:4")
+
+
+# paper: the grid of arXiv 1908.09355, 4.3 (T in {5, 10, 20}, alpha in {0.2, 0.5, 0.7}, beta in {10, 100, 500, 1000}, rates
+# in {5e-5, 2e-5, 1e-5}, 4 epochs of batches of 32), the middle of each, as the best are not published; its beta 100 divides
+# by the width, 768. Its students start from pre-trained layers: --student MODEL --student_layers truncate:half.
+# small: as logit_kd. large: not tuned.
+PER_TASK = {"paper": {}, "small": {"SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5}}, "large": {}}
+PRESET_DEFAULTS = {
+    "paper": {"temperature": 10.0, "ce_weight": 0.5, "kl_weight": 0.5, "cls_weight": 100 / 768, "learning_rate": 2e-5,
+              "num_train_epochs": 4},
+    "small": {"num_train_epochs": 3, "learning_rate": 1e-4},
+    "large": {"num_train_epochs": 6, "learning_rate": 1e-5},
+}
+
+
+def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
+    """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores."""
+    def terms(student: Encoder, teacher: Encoder):
+        pairs = layer_pairs(cfg.layer_map, student.depth, teacher.depth)
+        return [*label_terms(cfg, task), (ClsStates(pairs, student, teacher), cfg.cls_weight)]
+
+    return distil(cfg, task, run_dir, terms)

@@ -1,0 +1,62 @@
+"""MiniLMv2's relation distillation (Wang et al. 2021, arXiv 2012.15828), on a task.
+
+    L = w_relation sum over x in {queries, keys, values} of (1 / (tokens A_r)) sum_i,h KL(R^T_hi(x) || R^S_hi(x))
+        + w_ce CE + w_kl T^2 KL             R_h(x) = softmax(x_h x_h^T / sqrt(d_r)), A_r relation heads of width d_r
+
+of one teacher layer and the student's last; widths and numbers of attention heads may differ.
+Differs: divided by the tokens of the step, not by those of each example.
+"""
+
+from dataclasses import dataclass
+
+from data_utils.tasks import Task
+from distill import distillation
+from distill.config import setting
+from distill.distillation import DistilConfig, distil, label_terms
+from distill.rundir import RunDir
+from distill.scores import Scores
+from distill.terms import Relations
+from models.encoder import Encoder
+
+default_preset = distillation.default_preset
+SHALLOW = 12  # layers; deeper teachers are read below their top
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(DistilConfig):
+    """Settings of relation distillation."""
+
+    relation_weight: float = setting(1.0, "weight of the relations")
+    relation_heads: int = setting(48, "relation heads, a divisor of both widths")
+    teacher_layer: int = setting(0, "whose relations are learned; 0: the last, the 21st of 24")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.relation_heads < 1 or self.teacher_layer < 0:
+            raise ValueError(f"--relation_heads {self.relation_heads}, --teacher_layer {self.teacher_layer}: expected at least 1 "
+                             "head, and a layer from 1 (0: the usual one)")
+
+
+# paper: pretraining_kd.md 4 (relations alone, as the authors say of more terms that they lower results; AdamW at 6e-4,
+# 4,000 steps of warm-up of 400,000). It was made for pre-training text; on a task, fine-tune its student afterwards.
+# small: as logit_kd. large: not tuned; 64 heads as for teachers of that width.
+PER_TASK = {"paper": {}, "small": {"SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5}}, "large": {}}
+PRESET_DEFAULTS = {
+    "paper": {"ce_weight": 0.0, "kl_weight": 0.0, "learning_rate": 6e-4, "warmup_ratio": 0.01, "train_batch_size": 256},
+    "small": {"num_train_epochs": 3, "learning_rate": 1e-4},
+    "large": {"num_train_epochs": 6, "learning_rate": 1e-5, "relation_heads": 64},
+}
+
+
+def usual_layer(depth: int) -> int:
+    """The teacher layer that the authors read: the last of 12, the 21st of 24."""
+    return depth if depth <= SHALLOW else round(depth * 21 / 24)
+
+
+def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
+    """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores."""
+    def terms(student: Encoder, teacher: Encoder):
+        pair = student.depth, cfg.teacher_layer or usual_layer(teacher.depth)
+        return [*label_terms(cfg, task), (Relations(pair, cfg.relation_heads, student, teacher), cfg.relation_weight)]
+
+    return distil(cfg, task, run_dir, terms)

@@ -1,0 +1,70 @@
+"""TinyBERT's distillation on a task (Jiao et al. 2020, arXiv 1909.10351): first what is inside, then the answers.
+
+    while progress < intermediate_share    L = w_hidden sum_m MSE(h^S_m W, h^T_g(m)) + w_attention sum_m MSE(a^S_m, a^T_g(m))
+    then                                   L = w_kl T^2 KL + w_ce CE
+
+m runs over the embeddings (0) and the student's layers, g is the layer map, a are attention scores before the softmax.
+Differs: one learning rate for both parts; no augmented data; W only where widths differ.
+"""
+
+from dataclasses import dataclass
+
+from data_utils.tasks import Task
+from distill import distillation
+from distill.config import setting
+from distill.distillation import DistilConfig, distil, label_terms
+from distill.layer_maps import layer_pairs
+from distill.rundir import RunDir
+from distill.schedules import since, until
+from distill.scores import Scores
+from distill.terms import AttentionScores, HiddenStates
+from models.encoder import Encoder
+
+default_preset = distillation.default_preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(DistilConfig):
+    """Settings of TinyBERT's task distillation."""
+
+    hidden_weight: float = setting(1.0, "weight of the hidden states, the embeddings among them")
+    attention_weight: float = setting(1.0, "weight of the attention scores")
+    layer_map: str = setting("uniform", "uniform, skip, last, or pairs student:teacher as 0:0,1:2,2:4")
+    intermediate_share: float = setting(0.5, "share of the steps that learns hidden states and attention, before the answers")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.intermediate_share < 1:
+            raise ValueError(f"--intermediate_share {self.intermediate_share}: expected a number between 0 and 1")
+
+
+def _published(intermediate: int, **settings) -> dict:
+    """`intermediate` epochs of hidden states and attention, then 3 of answers."""
+    return {"num_train_epochs": intermediate + 3, "intermediate_share": intermediate / (intermediate + 3), **settings}
+
+
+# paper: pretraining_kd.md 5.1 (paper and code): 20 epochs of intermediate layers (10 on the large tasks, 50 on CoLA) at a
+# constant 5e-5, then 3 of soft targets at T = 1; STS-B's scores are the gold ones. small: as logit_kd, half of the steps
+# for each part. large: not tuned.
+PER_TASK = {
+    "paper": {"CoLA": _published(50), "MNLI": _published(10), "QQP": _published(10), "QNLI": _published(10),
+              "STS-B": {"ce_weight": 1.0, "kl_weight": 0.0}},
+    "small": {"SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5}},
+    "large": {},
+}
+PRESET_DEFAULTS = {
+    "paper": _published(20, ce_weight=0.0, temperature=1.0, learning_rate=5e-5, lr_scheduler_type="constant"),
+    "small": {"num_train_epochs": 3, "learning_rate": 1e-4},
+    "large": {"num_train_epochs": 6, "learning_rate": 1e-5},
+}
+
+
+def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
+    """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores."""
+    def terms(student: Encoder, teacher: Encoder):
+        pairs, share = layer_pairs(cfg.layer_map, student.depth, teacher.depth), cfg.intermediate_share
+        return [(HiddenStates(pairs, student, teacher), until(share, cfg.hidden_weight)),
+                (AttentionScores(pairs, student, teacher), until(share, cfg.attention_weight)),
+                *((term, since(share, weight)) for term, weight in label_terms(cfg, task) if weight)]
+
+    return distil(cfg, task, run_dir, terms)

@@ -1,0 +1,201 @@
+"""A teacher's outputs over a dataset, computed once and read by uid: what the student's loss needs, and no more.
+
+    FOLDER/ uid.npy [N]  offsets.npy [N + 1]  columns.json
+            logits.bin  cls.N.bin                                       a row per example, float32
+            senses.bin  hidden.N.bin  query.N.bin  key.N.bin  value.N.bin    a row per token, uint8 or float16
+
+Files are mapped, not read: memory holds the rows of a batch. Float16 rounds a state by at most 0.05 %.
+"""
+
+import fcntl
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_utils.batching import collate, sequential_batches
+from data_utils.encode import EncodedDataset
+from distill import workers
+from distill.arrays import mapped_array
+from distill.precision import uses_bf16
+from distill.progress import bar
+from distill.rundir import read_json, whole_folder, write_folder, write_json
+from distill.teacher import LiveTeacher, Wanted
+from models.outputs import Outputs
+from models.weights import check_checksums
+
+CACHE_TOKENS = 8192
+NO_SENSE = 255  # in the cache, a byte per token
+PROJECTIONS = ("query", "key", "value")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One file of a cache: a row of `width` numbers per example or per token, and where it is found in Outputs."""
+
+    name: str
+    per_token: bool
+    width: int
+    dtype: type
+    of: Callable[[Outputs], Tensor]  # [B, width], or [B, T, width]
+
+    def rows(self, dataset: EncodedDataset) -> int:
+        return len(dataset.ids) if self.per_token else len(dataset)
+
+    def bytes(self, dataset: EncodedDataset) -> int:
+        return self.rows(dataset) * self.width * np.dtype(self.dtype).itemsize
+
+
+def columns(teacher: LiveTeacher) -> list[Column]:
+    """The columns of what `teacher` is wanted for."""
+    encoder, wanted = teacher.encoder, teacher.wanted
+
+    def width(layer: int) -> int:
+        return encoder.width if layer == encoder.depth else encoder.config.hidden_size
+
+    found = [Column("logits", False, encoder.info.num_labels, np.float32, lambda outputs: outputs.logits)]
+    if wanted.senses:
+        found.append(Column("senses", True, 1, np.uint8,
+                            lambda outputs: outputs.senses.where(outputs.senses >= 0, NO_SENSE).unsqueeze(-1)))
+    found += [Column(f"cls.{layer}", False, width(layer), np.float32, lambda outputs, layer=layer: outputs.hidden[layer][:, 0])
+              for layer in wanted.cls]
+    found += [Column(f"hidden.{layer}", True, width(layer), np.float16, lambda outputs, layer=layer: outputs.hidden[layer])
+              for layer in wanted.hidden]
+    found += [Column(f"{kind}.{layer}", True, encoder.config.hidden_size, np.float16,
+                     lambda outputs, layer=layer, place=place: outputs.projections[layer][place])
+              for layer in wanted.projections for place, kind in enumerate(PROJECTIONS)]
+    return found
+
+
+def cache_bytes(teacher: LiveTeacher, dataset: EncodedDataset) -> int:
+    """The size that the cache of `teacher` over `dataset` has on the disk."""
+    return sum(column.bytes(dataset) for column in columns(teacher))
+
+
+def cache_key(weights: str, senses: str, dataset: EncodedDataset, cfg, wanted: Wanted) -> str:
+    """What a cache is valid for: teacher weights, dictionary, token ids of every example, arithmetic, what it holds."""
+    digest = hashlib.sha256(f"{weights} {senses} {uses_bf16(cfg, workers.device())} {cfg.fp16} {wanted}".encode())
+    for array in (dataset.uid, dataset.offsets, dataset.ids, dataset.second):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+class CachedTeacher:
+    """Looks up by uid what a LiveTeacher gave for a dataset, with the same fields of Outputs.
+
+    ValueError for an example that it does not hold.
+    """
+
+    def __init__(self, folder: Path):
+        self.offsets = np.load(folder / "offsets.npy")
+        self.row_of = {int(uid): row for row, uid in enumerate(np.load(folder / "uid.npy"))}
+        self.columns = {name: np.memmap(folder / f"{name}.bin", dtype, "r", shape=tuple(shape))
+                        for name, (shape, dtype) in read_json(folder / "columns.json").items()}
+
+    def __call__(self, batch) -> Outputs:
+        try:
+            rows = np.array([self.row_of[int(uid)] for uid in batch.uid])
+        except KeyError as error:
+            raise ValueError(f"the teacher's cache does not hold example {error}: it was made for another split or "
+                             "dataset") from error
+        device, width = batch.input_ids.device, batch.input_ids.shape[1]
+
+        def examples(name: str) -> Tensor:
+            return torch.from_numpy(self.columns[name][rows]).to(device)
+
+        def tokens(name: str, fill: int = 0) -> Tensor:
+            found_BTW = np.full((len(rows), width, self.columns[name].shape[1]), fill, self.columns[name].dtype)
+            for line, row in enumerate(rows):
+                kept = self.columns[name][self.offsets[row]:self.offsets[row + 1]]
+                found_BTW[line, :len(kept)] = kept
+            return torch.from_numpy(found_BTW).to(device)
+
+        hidden, projections, senses = {}, {}, None
+        for name in self.columns:
+            kind, _, layer = name.partition(".")
+            if kind == "cls":
+                hidden.setdefault(int(layer), examples(name).unsqueeze(1))
+            elif kind == "hidden":
+                hidden[int(layer)] = tokens(name).float()
+            elif kind == PROJECTIONS[0]:
+                projections[int(layer)] = tuple(tokens(f"{part}.{layer}").float() for part in PROJECTIONS)
+            elif kind == "senses":
+                found = tokens(name, NO_SENSE).squeeze(-1).long()
+                senses = found.where(found < NO_SENSE, -1)
+        layers = range(max(hidden, default=-1) + 1)
+        return Outputs(examples("logits"), tuple(hidden.get(layer) for layer in layers), projections, senses)
+
+
+def cached_teacher(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> CachedTeacher:
+    """The cache of `teacher` over `dataset` in `folder`, built where it is not there yet, whole or not at all.
+
+    Of several runs that want the same one, the first makes it and the others wait.
+    """
+    with _turn(folder):
+        if not workers.any_rank(workers.is_main() and _is_whole(folder)):
+            logger.info("running the teacher once over %d examples", len(dataset))
+            _build(teacher, dataset, folder)
+    return CachedTeacher(folder)
+
+
+def _build(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> None:
+    """Every rank writes the rows of its share; the first makes the folder of them."""
+    building, wanted = folder.with_name(folder.name + ".building"), columns(teacher)
+    arrays = {column: mapped_array(building / f"{column.name}.bin", (column.rows(dataset), column.width), column.dtype)
+              for column in wanted}
+    mine = workers.share(sequential_batches(dataset.lengths, CACHE_TOKENS))
+    with bar(len(mine), "teacher", "batch") as progress_bar:
+        for rows in mine:
+            batch = collate(dataset, rows, teacher.encoder.info.task, teacher.encoder.tokenizer.pad_token_id)
+            found, real = teacher(batch.to(workers.device())), batch.attention_mask.bool()
+            place = np.concatenate([np.arange(dataset.offsets[row], dataset.offsets[row + 1]) for row in rows])
+            for column, array in arrays.items():
+                values = column.of(found).float().cpu()
+                array[place if column.per_token else rows] = (values[real] if column.per_token else values).numpy()
+            progress_bar.update()
+    for array in arrays.values():
+        array.flush()
+    workers.gather(None)  # every rank has written
+
+    def fill(path: Path) -> None:
+        for column in wanted:
+            (building / f"{column.name}.bin").replace(path / f"{column.name}.bin")
+        np.save(path / "offsets.npy", dataset.offsets)
+        np.save(path / "uid.npy", dataset.uid)
+        write_json(path / "columns.json", {column.name: [[column.rows(dataset), column.width], np.dtype(column.dtype).name]
+                                           for column in wanted})
+
+    del arrays
+    workers.on_main(lambda: write_folder(folder, fill))
+    workers.on_main(lambda: shutil.rmtree(building, ignore_errors=True))
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait until no other run is making this cache."""
+    if not workers.is_main():
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(folder.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_whole(folder: Path) -> bool:
+    if whole_folder(folder) is None:
+        return False
+    try:
+        check_checksums(folder)
+    except ValueError as error:
+        logger.warning("%s; making the cache again", str(error))
+        return False
+    return True

@@ -1,0 +1,195 @@
+"""The terms of which task distillation is made: what each reads, what it is divided by, and its sum."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from data_utils.tasks import Task
+from distill.losses import (
+    attention_error,
+    cross_entropy,
+    mean_squared_error,
+    normalised_distance,
+    relation_kl,
+    sense_cross_entropy,
+    soft_score,
+    soft_targets,
+    squared_error,
+)
+from distill.teacher import Wanted
+from models.encoder import Encoder
+from models.heads import SenseLookup
+from models.outputs import Outputs
+
+Pairs = Iterable[tuple[int, int]]  # student layer, teacher layer
+RELATION_NUMBERS = 1 << 25  # attention relations of a micro-batch that are held at a time, 128 MiB in float32
+
+
+class Term(nn.Module):
+    """A part of the loss. `name` is how logs call it, `wanted` what it reads of the teacher besides the logits.
+
+    A module, so that what it learns (a projection) is trained and saved with the student.
+    """
+
+    name: str
+    wanted = Wanted()
+
+    def count(self, batch) -> int:
+        """What the sum is divided by; `batch` is the whole step, on the CPU. Examples, unless a term says otherwise."""
+        return len(batch)
+
+    def forward(self, found: Outputs, target: Outputs, batch) -> Tensor:
+        """The sum over a micro-batch, of student (`found`) and teacher (`target`)."""
+        raise NotImplementedError
+
+
+class Labels(Term):
+    """The loss on the task's labels: `ce` for classes, `mse` for scores."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.name, self.loss = ("mse", squared_error) if task.is_regression else ("ce", cross_entropy)
+
+    def forward(self, found, target, batch):
+        return self.loss(found.logits, batch.target).sum()
+
+
+class SoftTargets(Term):
+    """The teacher's logits at a temperature; its scores, for regression."""
+
+    name = "kl"
+
+    def __init__(self, task: Task, temperature: float):
+        super().__init__()
+        self.is_regression, self.temperature = task.is_regression, temperature
+
+    def forward(self, found, target, batch):
+        if self.is_regression:
+            return soft_score(found.logits, target.logits).sum()
+        return soft_targets(found.logits, target.logits, self.temperature).sum()
+
+
+class ClsStates(Term):
+    """Normalised states at [CLS], summed over pairs of layers (patient distillation)."""
+
+    name = "cls"
+
+    def __init__(self, pairs: Pairs, student: Encoder, teacher: Encoder):
+        super().__init__()
+        self.pairs = tuple(pairs)
+        self.wanted = Wanted(cls=tuple(layer for _, layer in self.pairs))
+        same_width("pkd compares [CLS] states", student, teacher, "relation_kd, tinybert and logit_kd take any width")
+
+    def forward(self, found, target, batch):
+        return sum(normalised_distance(found.hidden[one][:, 0], target.hidden[other][:, 0]).sum() for one, other in self.pairs)
+
+
+class HiddenStates(Term):
+    """Hidden states of every token, summed over pairs of layers; behind one learned projection where widths differ."""
+
+    name = "hidden"
+
+    def __init__(self, pairs: Pairs, student: Encoder, teacher: Encoder):
+        super().__init__()
+        self.pairs = tuple(pairs)
+        self.wanted = Wanted(hidden=tuple(layer for _, layer in self.pairs))
+        widths = student.config.hidden_size, teacher.config.hidden_size
+        self.project = nn.Linear(*widths) if widths[0] != widths[1] else nn.Identity()
+
+    def count(self, batch):
+        return batch.tokens
+
+    def forward(self, found, target, batch):
+        real = batch.attention_mask.bool()
+        return sum(mean_squared_error(self.project(found.hidden[one][real]), target.hidden[other][real]).sum()
+                   for one, other in self.pairs)
+
+
+class AttentionScores(Term):
+    """Attention scores before the softmax, per token and head, summed over pairs of layers (TinyBERT)."""
+
+    name = "attention"
+
+    def __init__(self, pairs: Pairs, student: Encoder, teacher: Encoder):
+        super().__init__()
+        self.pairs = tuple((one, other) for one, other in pairs if one and other)  # embeddings have no attention
+        self.heads = student.config.num_attention_heads
+        if self.heads != teacher.config.num_attention_heads:
+            raise ValueError(f"tinybert compares attention heads: the student has {self.heads}, the teacher "
+                             f"{teacher.config.num_attention_heads}; relation_kd takes any number of heads")
+        self.wanted = Wanted(projections=tuple(layer for _, layer in self.pairs))
+        student.keep_projections(one for one, _ in self.pairs)
+
+    def count(self, batch):
+        return batch.tokens * self.heads
+
+    def forward(self, found, target, batch):
+        real, mask = batch.attention_mask.bool(), batch.attention_mask
+        return sum(attention_error(found.projections[one][:2], target.projections[other][:2], mask, self.heads)[real].sum()
+                   for one, other in self.pairs)
+
+
+class Relations(Term):
+    """Relations among the queries, the keys and the values of one layer on each side, per token and relation head (MiniLMv2)."""
+
+    name = "relation"
+
+    def __init__(self, pair: tuple[int, int], heads: int, student: Encoder, teacher: Encoder):
+        super().__init__()
+        self.pair, self.heads = pair, heads
+        for model, layer, who in ((student, pair[0], "student"), (teacher, pair[1], "teacher")):
+            if not 1 <= layer <= model.depth:
+                raise ValueError(f"the {who} has no layer {layer}, but 1 to {model.depth}: give one of them")
+            if model.config.hidden_size % heads:
+                raise ValueError(f"--relation_heads {heads} does not divide the {who}'s {model.config.hidden_size} hidden units: "
+                                 "give a common divisor of both widths")
+        self.wanted = Wanted(projections=(pair[1],))
+        student.keep_projections([pair[0]])
+
+    def count(self, batch):
+        return batch.tokens * self.heads
+
+    def forward(self, found, target, batch):
+        length = batch.input_ids.shape[1]
+        chunk = max(1, RELATION_NUMBERS // (self.heads * length ** 2))
+        real = batch.attention_mask.bool()
+        return sum(relation_kl(one, other, batch.attention_mask, self.heads, chunk)[real].sum()
+                   for one, other in zip(found.projections[self.pair[0]], target.projections[self.pair[1]], strict=True))
+
+
+class Senses(Term):
+    """The teacher's sense of every token (arXiv 2504.06036), per token whose type has senses.
+
+    `left_out`: token ids whose senses are not learned.
+    """
+
+    name = "sense"
+    wanted = Wanted(senses=True)
+
+    def __init__(self, lookup: SenseLookup, left_out: Iterable[int] = ()):
+        super().__init__()
+        self.lookup = lookup
+        learned = lookup.offsets[1:] > lookup.offsets[:-1]
+        learned[[token for token in left_out if token < len(learned)]] = False
+        self.register_buffer("learned", learned, persistent=False)
+        self._learned = learned.clone().cpu()  # where batches are counted
+
+    def tokens(self, batch, learned: Tensor) -> Tensor:
+        """Mask [B, T] of the real tokens of a type whose senses are learned."""
+        inside = batch.input_ids.clamp(max=len(learned) - 1)
+        return learned[inside] & (batch.input_ids < len(learned)) & batch.attention_mask.bool()
+
+    def count(self, batch):
+        return int(self.tokens(batch, self._learned).sum())
+
+    def forward(self, found, target, batch):
+        chosen = self.tokens(batch, self.learned)
+        scores_MK = self.lookup.scores(found.hidden[-1][chosen], batch.input_ids[chosen])
+        return sense_cross_entropy(scores_MK, target.senses[chosen]).sum()
+
+
+def same_width(what: str, student: Encoder, teacher: Encoder, instead: str) -> None:
+    """ValueError where the hidden states of the two have another width; says what is possible `instead`."""
+    widths = student.config.hidden_size, teacher.config.hidden_size
+    if widths[0] != widths[1]:
+        raise ValueError(f"{what}: the student's are {widths[0]} wide, the teacher's {widths[1]}; {instead}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from data_utils.tasks import Task
@@ -158,17 +159,20 @@ class Relations(Term):
 
 
 class Senses(Term):
-    """The teacher's sense of every token (arXiv 2504.06036), per token whose type has senses.
+    """The teacher's senses (arXiv 2504.06036), per token whose type has senses: z_j the similarity to sense j, over `temperature`.
+
+        hard    CE(softmax(z^S), argmax_j z^T_j)
+        soft    T^2 KL(softmax(z^T) || softmax(z^S))
 
     `left_out`: token ids whose senses are not learned.
     """
 
     name = "sense"
-    wanted = Wanted(senses=True)
 
-    def __init__(self, lookup: SenseLookup, left_out: Iterable[int] = ()):
+    def __init__(self, lookup: SenseLookup, left_out: Iterable[int] = (), temperature: float = 1.0, soft_of: int = 0):
         super().__init__()
-        self.lookup = lookup
+        self.lookup, self.temperature, self.soft_of = lookup, temperature, soft_of
+        self.wanted = Wanted(hidden=(soft_of,)) if soft_of else Wanted(senses=True)
         learned = lookup.offsets[1:] > lookup.offsets[:-1]
         learned[[token for token in left_out if token < len(learned)]] = False
         self.register_buffer("learned", learned, persistent=False)
@@ -184,8 +188,14 @@ class Senses(Term):
 
     def forward(self, found, target, batch):
         chosen = self.tokens(batch, self.learned)
-        scores_MK = self.lookup.scores(found.hidden[-1][chosen], batch.input_ids[chosen])
-        return sense_cross_entropy(scores_MK, target.senses[chosen]).sum()
+        ids_M = batch.input_ids[chosen]
+        scores_MK = self.lookup.scores(found.hidden[-1][chosen], ids_M)
+        if self.soft_of:
+            with torch.no_grad():
+                wanted_MK = self.lookup.scores(target.hidden[self.soft_of][chosen], ids_M)
+            lowest = -1e4  # where a type has no such sense: no weight, and no nan of inf - inf
+            return soft_targets(scores_MK.clamp(min=lowest), wanted_MK.clamp(min=lowest), self.temperature).sum()
+        return sense_cross_entropy(scores_MK / self.temperature, target.senses[chosen]).sum()
 
 
 def same_width(what: str, student: Encoder, teacher: Encoder, instead: str) -> None:

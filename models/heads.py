@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 POOLINGS = ("cls", "first_token", "mean")
+SIMILARITIES = ("dot", "distance")
 
 
 def check_pooling(pooling: str) -> str:
@@ -96,14 +97,23 @@ class SenseLookup(nn.Module):
         offsets     0        3     4           7        (V + 1 entries)
         centroids   a0 a1 a2 | b0  | d0 d1 d2  | ...    (c has no sense: an empty range)
 
-    Source: skd.md 3.2 and 3.4 (arXiv 2504.06036): a sense is chosen by the largest dot product with the hidden state.
+    A state h scores a sense s by `similarity`:
+
+        dot        <h, s>                  skd.md 3.2 and 3.4 (arXiv 2504.06036); favours long senses
+        distance   <h, s> - |s|^2 / 2      = (|h|^2 - |h - s|^2) / 2: the best is the nearest, as k-means has it
+
     Differs: a type's missing slots score -inf, so that no sense that does not exist is ever chosen.
     """
 
-    def __init__(self, centroids_ND: Tensor, offsets: Tensor):
+    def __init__(self, centroids_ND: Tensor, offsets: Tensor, similarity: str = "dot"):
         super().__init__()
+        if similarity not in SIMILARITIES:
+            raise ValueError(f"unknown similarity {similarity!r}: choose one of {', '.join(SIMILARITIES)}")
+        self.similarity = similarity
         self.register_buffer("centroids", centroids_ND.float(), persistent=False)
         self.register_buffer("offsets", offsets, persistent=False)
+        half = self.centroids.square().sum(-1) / 2 if similarity == "distance" else None
+        self.register_buffer("half_squares", half, persistent=False)
         self.max_senses = int((offsets[1:] - offsets[:-1]).max())
 
     @property
@@ -117,7 +127,7 @@ class SenseLookup(nn.Module):
         return (self.offsets[inside + 1] > self.offsets[inside]) & (ids <= last)
 
     def scores(self, hidden_MD: Tensor, ids_M: Tensor) -> Tensor:
-        """Dot products with the senses of each token's own type: [M, K] float32, K = the most senses of any type.
+        """Similarities to the senses of each token's own type: [M, K] float32, K = the most senses of any type.
 
         Every id must be known(). Gradient flows to hidden_MD; the senses are constants.
         """
@@ -127,6 +137,8 @@ class SenseLookup(nn.Module):
         sense_S = torch.arange(len(shift_S), device=ids_M.device) + shift_S
         with torch.autocast(hidden_MD.device.type, enabled=False):
             scores_S = SenseScores.apply(hidden_MD.float(), self.centroids, first_M1, sense_S)
+            if self.half_squares is not None:
+                scores_S = scores_S - self.half_squares[sense_S]
         there_MK = torch.arange(self.max_senses, device=ids_M.device) < size_M[:, None]
         return scores_S.new_full(there_MK.shape, float("-inf")).masked_scatter(there_MK, scores_S)
 

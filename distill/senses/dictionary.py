@@ -47,9 +47,9 @@ class SenseDictionary:
     def nbytes(self) -> int:
         return self.centroids.nbytes + self.offsets.nbytes + self.counts.nbytes
 
-    def lookup(self, device: torch.device = torch.device("cpu")) -> SenseLookup:
+    def lookup(self, device: torch.device = torch.device("cpu"), similarity: str = "dot") -> SenseLookup:
         """The look-up module over these senses on `device`."""
-        return SenseLookup(self.centroids, self.offsets).to(device)
+        return SenseLookup(self.centroids, self.offsets, similarity).to(device)
 
     def digest(self) -> str:
         """Sixteen hex digits of the table."""

@@ -149,7 +149,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
                         "teacher": weights, **({"senses": dict(senses.provenance)} if senses else {})})
     read = train if same_vocabulary else encode_split(teacher, task, "train", cfg.data_dir, cfg.max_length)
     live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
-    key = cache_key(weights, senses.digest() if senses else "", read, cfg, objective.wanted)
+    key = cache_key(weights, f"{senses.digest()} {lookup.similarity}" if senses else "", read, cfg, objective.wanted)
     objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.path / "cache") / key, cfg)
     stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, student, train, *dev.values()):

@@ -97,12 +97,13 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             batch = stream.next()
             _set_learning_rate(run.optimizer, cfg, run.step, steps)
             counts = objective.counts(batch)
-            sums = _accumulate(run, replica, objective.weights(run.step / steps), counts, batch, cfg, run.step / steps)
+            weights = objective.weights(run.step / steps)
+            sums = _accumulate(run, replica, weights, counts, batch, cfg, run.step / steps)
             _update(run, sums, cfg)
             run.step += 1
             stream.observe(student, run.step)
             progress_bar.update()
-            _note_terms(run, sums, counts, len(batch))
+            _note_terms(run, sums, counts, weights, len(batch))
             if run.step % cfg.logging_steps == 0 or run.step == steps:
                 _log(run, objective, run_dir, steps, started)
 
@@ -184,9 +185,10 @@ def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> N
     run.optimizer.zero_grad(set_to_none=True)
 
 
-def _note_terms(run: Training, sums: dict[str, torch.Tensor], counts: dict[str, int], examples: int) -> None:
-    for name, value in sums.items():
-        run.term_sums[name] = run.term_sums.get(name, 0) + value
+def _note_terms(run: Training, sums: dict[str, torch.Tensor], counts: dict[str, int], weights: dict[str, float],
+                examples: int) -> None:
+    for name in (name for name in sums if weights[name]):  # without a weight a term may not have been computed
+        run.term_sums[name] = run.term_sums.get(name, 0) + sums[name]
         run.term_counts[name] = run.term_counts.get(name, 0) + counts[name]
     run.examples += examples
 

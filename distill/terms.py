@@ -164,7 +164,7 @@ class Senses(Term):
         hard    CE(softmax(z^S), argmax_j z^T_j)
         soft    T^2 KL(softmax(z^T) || softmax(z^S))
 
-    `left_out`: token ids whose senses are not learned.
+    `left_out`: token ids whose senses are not learned. `soft_of`: the teacher's last layer, for soft senses; 0: hard ones.
     """
 
     name = "sense"

@@ -17,7 +17,7 @@ from transformers import AutoModel
 
 from models.attention import use_fast_attention
 from models.encoder import Encoder, TaskInfo
-from models.heads import ClassificationHead, SenseLookup, check_pooling
+from models.heads import ClassificationHead, SenseLookup, check_pooling, check_similarity
 from models.pretrained import load_config, load_tokenizer
 from models.weights import LAYOUTS, PLAIN_LAYOUT, check_checksums, read_tensors
 
@@ -61,7 +61,7 @@ def load_encoder(folder: str | Path, info: TaskInfo | None = None) -> Encoder:
     senses = None
     if info.head_input == "senses":
         table = read_tensors(folder / "senses.safetensors")
-        senses = SenseLookup(table["centroids"], table["offsets"])
+        senses = SenseLookup(table["centroids"], table["offsets"], info.similarity)
     state = read_tensors(folder / "model.safetensors")
     return build_encoder(config, state, info, head, load_tokenizer(str(folder)), str(folder), senses)
 
@@ -89,7 +89,7 @@ def _read_task(file: Path) -> tuple[TaskInfo, dict]:
         info = TaskInfo(**content)
         if info.head_input not in ("continuous", "senses"):
             raise ValueError(f"head_input {info.head_input!r}, expected continuous or senses")
-        check_pooling(info.pooling)
+        check_pooling(info.pooling), check_similarity(info.similarity)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not a task description of ours ({error}): it may be truncated") from error
     return info, head

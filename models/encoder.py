@@ -19,7 +19,7 @@ class TaskInfo:
 
     `texts` are the task's text columns in the order in which they are fed; `labels` the class names in the order of
     the logits, empty for regression. `head_input` is "continuous" (hidden states) or "senses" (each state replaced by
-    its nearest sense before the pooling).
+    its sense before the pooling, chosen by `similarity`: see SenseLookup).
     """
 
     task: str
@@ -28,6 +28,7 @@ class TaskInfo:
     labels: tuple[str, ...]
     pooling: str
     head_input: str = "continuous"
+    similarity: str = "dot"
 
     @property
     def num_labels(self) -> int:
@@ -125,7 +126,7 @@ class Encoder(nn.Module):
         if senses is not None and senses.width != self.width:
             raise ValueError(f"the sense dictionary is {senses.width} wide and the model's head reads {self.width}: "
                              "take the dictionary that was built with this model's teacher")
-        info = replace(self.info, head_input=head_input)
+        info = replace(self.info, head_input=head_input, similarity=senses.similarity if senses else "dot")
         return Encoder(self.backbone, self.head, info, self.tokenizer, self.adaptor, senses if head_input == "senses" else None)
 
     def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:

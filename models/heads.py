@@ -16,6 +16,13 @@ def check_pooling(pooling: str) -> str:
     return pooling
 
 
+def check_similarity(similarity: str) -> str:
+    """`similarity` itself; ValueError with the list for an unknown one."""
+    if similarity not in SIMILARITIES:
+        raise ValueError(f"unknown similarity {similarity!r}: choose one of {', '.join(SIMILARITIES)}")
+    return similarity
+
+
 def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: str) -> Tensor:
     """One vector per sequence [B, D].
 
@@ -107,9 +114,7 @@ class SenseLookup(nn.Module):
 
     def __init__(self, centroids_ND: Tensor, offsets: Tensor, similarity: str = "dot"):
         super().__init__()
-        if similarity not in SIMILARITIES:
-            raise ValueError(f"unknown similarity {similarity!r}: choose one of {', '.join(SIMILARITIES)}")
-        self.similarity = similarity
+        self.similarity = check_similarity(similarity)
         self.register_buffer("centroids", centroids_ND.float(), persistent=False)
         self.register_buffer("offsets", offsets, persistent=False)
         half = self.centroids.square().sum(-1) / 2 if similarity == "distance" else None

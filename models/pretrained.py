@@ -85,12 +85,14 @@ def _sentencepiece_model(path: str, local_files_only: bool) -> str | None:
     return None if find("tokenizer.json") else find("spm.model")
 
 
-def pretrained_encoder(name: str, info: TaskInfo, dropout: float) -> Encoder:
+def pretrained_encoder(name: str, info: TaskInfo, dropout: float, random_init: bool = False) -> Encoder:
     """A pre-trained backbone with a head for `info`; the head's dense layer is the backbone's own pooler where the
-    checkpoint has one (BERT), fresh otherwise. Sets no RNG: seed torch before."""
+    checkpoint has one (BERT), fresh otherwise. `random_init`: of the same shape, with fresh weights (a control). Sets no
+    RNG: seed torch before."""
     check_pooling(info.pooling)
-    backbone = use_fast_attention(_load(partial(AutoModel.from_pretrained, dtype=torch.float32), name, "weights"))
-    config = backbone.config
+    backbone = AutoModel.from_config(load_config(name)) if random_init else \
+        _load(partial(AutoModel.from_pretrained, dtype=torch.float32), name, "weights")
+    config = use_fast_attention(backbone).config
     activation = LAYOUTS.get(config.model_type, PLAIN_LAYOUT).activation
     head = ClassificationHead(config.hidden_size, info.num_labels, activation, dropout)
     pooler = getattr(backbone, "pooler", None)

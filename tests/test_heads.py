@@ -40,6 +40,24 @@ def plain_choice(hidden: torch.Tensor, token: int) -> int:
     return found
 
 
+def test_by_distance_the_nearest_sense_is_chosen_however_long_another_is(lookup):
+    by_distance = SenseLookup(lookup.centroids * torch.tensor([1.0, 9.0, 1.0, 1.0, 1.0, 1.0, 9.0, 1.0, 1.0])[:, None], lookup.offsets,
+                              "distance")
+    hidden, ids = tokens((400,), only=[0, 2, 3, 5])
+    senses = [by_distance.centroids[by_distance.offsets[token]:by_distance.offsets[token + 1]] for token in ids]
+    nearest = torch.stack([(state - own).norm(dim=1).argmin() for state, own in zip(hidden, senses)])
+    assert torch.equal(by_distance.nearest(hidden, ids), nearest)
+    assert not torch.equal(SenseLookup(by_distance.centroids, by_distance.offsets).nearest(hidden, ids), nearest)
+    expected = [(state.square().sum() - (state - own).square().sum(1)) / 2 for state, own in zip(hidden, senses)]
+    for row, wanted in zip(by_distance.scores(hidden, ids), expected):
+        torch.testing.assert_close(row[:len(wanted)], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_an_unknown_similarity_is_answered_with_the_list(lookup):
+    with pytest.raises(ValueError, match="'cosine'.*dot, distance"):
+        SenseLookup(lookup.centroids, lookup.offsets, "cosine")
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_pooling_ignores_padding(pooling):
     hidden = torch.randn(2, 4, WIDTH, generator=torch.Generator().manual_seed(2))

@@ -100,7 +100,7 @@ class Parts:
             self.objective = self.sense_objective(self.teacher)
 
     def sense_objective(self, teacher) -> Distillation:
-        return Distillation(teacher, sense_kd.terms(self.cfg, self.task, self.lookup, self.special))
+        return Distillation(teacher, sense_kd.terms(self.cfg, self.task, self.lookup, self.special, depth=4))
 
     def stream(self, at: int = -1, action=None) -> "Stream":
         return Stream(self, at, action)

@@ -28,6 +28,7 @@ class Config(TrainConfig):
     output_dir: str = setting("./runs/teacher", "the run directory")
     data_dir: str = setting("./glue", "folder of the tasks; the hub is asked where ./glue is missing")
     model: str = setting("microsoft/deberta-v3-large", "hub id, folder, or minilm (the offline encoder)")
+    random_init: bool = setting(False, "fresh weights of its shape, not its own: the control without pre-training")
     layers: str = setting("all", "layers to keep of it: all, truncate:N, truncate:half, layers:0,2,4")
     pooling: str = setting("cls", "what the head reads: cls, first_token or mean")
     head_dropout: float = setting(0.1, "dropout before the last layer of the head")
@@ -97,7 +98,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Fine-tune cfg.model on `task`; best/ and last/ in run_dir. Returns the scores of the best epoch."""
     torch.manual_seed(cfg.seed)
     info = TaskInfo(task.name, task.version, task.texts, task.labels, cfg.pooling)
-    encoder = pretrained_encoder(cfg.model, info, cfg.head_dropout)
+    encoder = pretrained_encoder(cfg.model, info, cfg.head_dropout, cfg.random_init)
     encoder = truncate(encoder, parse_layers(cfg.layers, encoder.depth))
     train = encode_split(encoder, task, "train", cfg.data_dir, cfg.max_length)
     dev = dev_splits(encoder, task, cfg.data_dir, cfg.max_length)

@@ -18,7 +18,7 @@ from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
 from distill.terms import Senses
 from models.encoder import Encoder
-from models.heads import SenseLookup
+from models.heads import SenseLookup, check_similarity
 
 default_preset = distillation.default_preset
 
@@ -31,9 +31,16 @@ class Config(DistilConfig):
     head_input: str = setting("continuous", "what the head reads: continuous states, or the chosen senses")
     sense_weight: float = setting(1.0, "weight of the sense loss")
     special_senses: bool = setting(False, "train the senses of [CLS] and [SEP] too")
+    similarity: str = setting("", "how a state's sense is chosen: distance or dot; empty: as the dictionary says")
+    sense_temperature: float = setting(1.0, "temperature of the sense loss")
+    soft_senses: bool = setting(False, "learn the teacher's whole distribution over senses, not its choice alone")
 
     def __post_init__(self):
         super().__post_init__()
+        if self.similarity:
+            check_similarity(self.similarity)
+        if self.sense_temperature <= 0:
+            raise ValueError(f"--sense_temperature {self.sense_temperature}: expected a number above 0")
         if self.head_input not in ("continuous", "senses"):
             raise ValueError(f"--head_input {self.head_input}: expected continuous or senses")
 
@@ -63,7 +70,7 @@ SMALL = {"num_train_epochs": 3, "learning_rate": 1e-4}
 PRESET_DEFAULTS = {
     "paper": {"optimizer": "ranger_adabelief", "lr_scheduler_type": "one_cycle", "weight_decay": 5e-4,
               "max_grad_norm": 0.0, "train_batch_size": 192, "num_train_epochs": 20, "learning_rate": 1e-3,
-              "head_input": "senses", "ce_weight": 0.0, "kl_weight": 0.0, "freeze_head": True},
+              "head_input": "senses", "similarity": "dot", "ce_weight": 0.0, "kl_weight": 0.0, "freeze_head": True},
     "small": SMALL,
     "sense_alone": {**SMALL, "ce_weight": 0.0, "kl_weight": 0.0},
     "labels_alone": {**SMALL, "sense_weight": 0.0, "kl_weight": 0.0},
@@ -71,18 +78,20 @@ PRESET_DEFAULTS = {
 }
 
 
-def terms(cfg: Config, task: Task, lookup: SenseLookup, special_ids: Iterable[int]) -> list[WeightedTerm]:
-    """The teacher's senses, the labels, the teacher's soft targets."""
-    return [(Senses(lookup, () if cfg.special_senses else special_ids), cfg.sense_weight), *label_terms(cfg, task)]
+def terms(cfg: Config, task: Task, lookup: SenseLookup, special_ids: Iterable[int], depth: int) -> list[WeightedTerm]:
+    """The senses of a teacher of `depth` layers, the labels, the teacher's soft targets."""
+    senses = Senses(lookup, () if cfg.special_senses else special_ids, cfg.sense_temperature, depth if cfg.soft_senses else 0)
+    return [(senses, cfg.sense_weight), *label_terms(cfg, task)]
 
 
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores."""
     dictionary = SenseDictionary.load(cfg.senses)
-    lookup = dictionary.lookup(workers.device())
+    lookup = dictionary.lookup(workers.device(), cfg.similarity)
 
     def chosen(student: Encoder, teacher: Encoder) -> list[WeightedTerm]:
         tokenizer = student.tokenizer
-        return terms(cfg, task, lookup, (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id))
+        return terms(cfg, task, lookup, (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id),
+                     teacher.depth)
 
     return distil(cfg, task, run_dir, chosen, dictionary, lookup, cfg.head_input)

@@ -31,6 +31,7 @@ from distill.senses.sample import Sample, sample_occurrences
 from distill.senses.states import DeviceStates, MappedStates, mapped_array, sampled_states
 from distill.sharding import placed
 from models.encoder import Encoder
+from models.heads import check_similarity
 
 MARK_SECONDS = 20.0  # a killed build repeats at most this much
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SenseConfig:
-    """Settings of a build. Published: num_senses 20, cap 1000, the last layer (skd.md 2)."""
+    """Settings of a build. Published: num_senses 20, cap 1000, the last layer, the dot product (skd.md 2 and 3.2)."""
 
     output_dir: str = setting("./runs/senses", "the folder of the dictionary")
     teacher: str = setting("./runs/teacher/best", "checkpoint folder of the teacher")
@@ -47,6 +48,7 @@ class SenseConfig:
     num_senses: int = setting(20, "senses per type; a type with no more occurrences keeps its vectors as they are")
     cap: int = setting(1000, "sampled occurrences per type")
     layer: int = setting(-1, "hidden states of this layer: 0 the embeddings, -1 the last layer")
+    similarity: str = setting("distance", "a state's sense is the nearest (distance), or that of the largest dot product (dot)")
     max_length: int = setting(128, "tokens per sequence")
     restarts: int = setting(1, "k-means runs per type; the best is kept")
     seed: int = setting(42, "seed of sample and clustering")
@@ -56,6 +58,7 @@ class SenseConfig:
     fsdp: bool = setting(False, "shard the teacher over the ranks of torchrun, where it does not fit one device")
 
     def __post_init__(self):
+        check_similarity(self.similarity)
         for name in ("num_senses", "cap", "max_length", "restarts", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected 1 or more")

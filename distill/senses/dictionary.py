@@ -47,9 +47,14 @@ class SenseDictionary:
     def nbytes(self) -> int:
         return self.centroids.nbytes + self.offsets.nbytes + self.counts.nbytes
 
-    def lookup(self, device: torch.device = torch.device("cpu"), similarity: str = "dot") -> SenseLookup:
-        """The look-up module over these senses on `device`."""
-        return SenseLookup(self.centroids, self.offsets, similarity).to(device)
+    @property
+    def similarity(self) -> str:
+        """How a state's sense is chosen (SenseLookup): published dictionaries, which do not say it, mean the dot product."""
+        return self.provenance.get("similarity", "dot")
+
+    def lookup(self, device: torch.device = torch.device("cpu"), similarity: str = "") -> SenseLookup:
+        """The look-up module over these senses on `device`; `similarity`: instead of the dictionary's own."""
+        return SenseLookup(self.centroids, self.offsets, similarity or self.similarity).to(device)
 
     def digest(self) -> str:
         """Sixteen hex digits of the table."""

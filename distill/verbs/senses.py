@@ -65,8 +65,8 @@ def build_senses(task_name: str, cfg: SenseConfig) -> None:
     if not run_dir.is_done():
         started = time.monotonic()
         provenance = {"teacher": weights, "pooling": teacher.info.pooling, "task": task.name,
-                      **{name: str(getattr(cfg, name)) for name in ("num_senses", "cap", "layer", "max_length", "restarts",
-                                                                    "seed")}}
+                      **{name: str(getattr(cfg, name)) for name in ("num_senses", "cap", "layer", "similarity", "max_length",
+                                                                    "restarts", "seed")}}
         dictionary = build(cfg, task, teacher, run_dir, provenance)
         dev = dev_splits(teacher, task, cfg.data_dir) if task.dev_splits else {}
         if workers.is_main():

@@ -13,7 +13,7 @@ VERBS = {"train": "train a recipe on a task: finetune (a teacher), sense_kd (a s
          "evaluate": "score a checkpoint, own or downloaded",
          "bench": "measure speed against the obvious alternatives",
          "report": "collect scores of finished runs, print and render tables",
-         "data": "name tasks, write the demo task, describe the tasks that are there"}
+         "data": "name tasks, write the demo task, describe the tasks that are there, print what is held out"}
 
 
 def usage() -> str:

@@ -10,6 +10,7 @@ from transformers import HfArgumentParser
 from distill.optim import OPTIMIZERS
 from distill.schedules import LEARNING_RATE
 
+SELECT_ON = ("dev", "heldout")
 
 def setting(default, text: str):
     """A field of a config with its default and its help text."""
@@ -60,6 +61,23 @@ class TrainConfig:
         for one, other in (("bf16", "fp16"), ("fsdp", "trim_vocabulary"), ("fsdp", "compile")):
             if getattr(self, one) and getattr(self, other):
                 raise ValueError(f"--{one} and --{other} together: choose one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(TrainConfig):
+    """What every recipe reads that trains on a task (splits.py)."""
+
+    data_dir: str = setting("./glue", "folder of the tasks; the hub is asked where ./glue is missing")
+    max_length: int = setting(0, "tokens per example; 0: the task's own")
+    select_on: str = setting("dev", "what selects the best epoch: dev (the first dev split), or heldout, a fixed tenth of train "
+                                    "that is not trained on; dev is then reported untouched by the selection")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.max_length < 0:
+            raise ValueError(f"--max_length {self.max_length}: expected 0 or more")
+        if self.select_on not in SELECT_ON:
+            raise ValueError(f"--select_on {self.select_on}: expected one of {', '.join(SELECT_ON)}")
 
 
 def digest(config: dict) -> str:

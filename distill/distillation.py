@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 
 from data_utils.batching import TrainStream
-from data_utils.readers import data_fingerprint
 from data_utils.tasks import Task
-from distill.config import TrainConfig, setting
+from distill.config import TaskConfig, setting
 from distill.engine import fit
-from distill.evaluate import dev_splits, encode_split, score
+from distill.evaluate import score
 from distill.objective import Objective
 from distill.rundir import RunDir
 from distill.schedules import Weight
 from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
+from distill.splits import read_splits, split_fingerprints, train_split
 from distill.teacher import LiveTeacher, Teacher, Wanted
 from distill.teacher_cache import cache_bytes, cache_key, cached_teacher
 from distill.terms import Labels, SoftTargets, Term
@@ -35,11 +35,10 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistilConfig(TrainConfig):
+class DistilConfig(TaskConfig):
     """What every recipe reads that distils a teacher on its task."""
 
     output_dir: str = setting("./runs/student", "the run directory")
-    data_dir: str = setting("./glue", "folder of the tasks; the hub is asked where ./glue is missing")
     teacher: str = setting("./runs/teacher/best", "checkpoint folder of the teacher")
     student: str = setting("truncate:half", "truncate:N or layers:0,2,4 of the teacher, or a hub id, folder or minilm")
     student_layers: str = setting("all", "layers to keep of a student that is a model of its own: all, truncate:N, layers:0,2")
@@ -47,7 +46,6 @@ class DistilConfig(TrainConfig):
     kl_weight: float = setting(1.0, "weight of the teacher's soft targets (for scores: squared error)")
     temperature: float = setting(2.0, "temperature of the soft targets")
     freeze_head: bool = setting(False, "keep the teacher's head as it is")
-    max_length: int = setting(0, "tokens per example; 0: the task's own")
     cache_dir: str = setting("", "folder for the teacher's cached outputs, to share between runs; empty: in output_dir")
     max_cache_gib: float = setting(16.0, "run the teacher at every step where its cached outputs would take more")
 
@@ -58,9 +56,8 @@ class DistilConfig(TrainConfig):
             raise ValueError(f"{', '.join(f'--{name}' for name in weights)}: expected none below 0, and one above it")
         if self.temperature <= 0:
             raise ValueError(f"--temperature {self.temperature}: expected a number above 0")
-        for name in ("max_length", "max_cache_gib"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected 0 or more")
+        if self.max_cache_gib < 0:
+            raise ValueError(f"--max_cache_gib {self.max_cache_gib}: expected 0 or more")
         if self.student_layers != "all" and is_layer_spec(self.student):
             raise ValueError(f"--student_layers {self.student_layers}: --student {self.student} already names layers, the "
                              "teacher's; give one of the two")
@@ -142,18 +139,17 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
         raise ValueError(f"the student {cfg.student} has another vocabulary than the teacher, and this recipe compares their "
                          "tokens one by one: logit_kd and pkd compare whole examples and remain possible; or take a student "
                          "with the teacher's vocabulary, or --student truncate:N")
-    train = encode_split(student, task, "train", cfg.data_dir, cfg.max_length)
-    dev = dev_splits(student, task, cfg.data_dir, cfg.max_length)
+    train, evaluation = read_splits(student, task, cfg)
     weights = fingerprint(Path(cfg.teacher))
-    run_dir.begin(cfg, {"data": {split: data_fingerprint(task, split, cfg.data_dir) for split in ("train", *dev)},
-                        "teacher": weights, **({"senses": dict(senses.provenance)} if senses else {})})
-    read = train if same_vocabulary else encode_split(teacher, task, "train", cfg.data_dir, cfg.max_length)
+    run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "teacher": weights,
+                        **({"senses": dict(senses.provenance)} if senses else {})})
+    read = train if same_vocabulary else train_split(teacher, task, cfg)
     live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
     key = cache_key(weights, f"{senses.digest()} {lookup.similarity}" if senses else "", read, cfg, objective.wanted)
     objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.path / "cache") / key, cfg)
     stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
-    with held_vocabulary(cfg, student, train, *dev.values()):
-        return fit(student, objective, stream, cfg, run_dir, lambda model: score(model, task, dev))
+    with held_vocabulary(cfg, student, train, *evaluation.values()):
+        return fit(student, objective, stream, cfg, run_dir, lambda model: score(model, task, evaluation))
 
 
 def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig) -> Teacher:

@@ -18,7 +18,7 @@ from distill.precision import autocast, check_precision
 from distill.progress import bar
 from distill.rundir import RunDir, write_folder, write_json
 from distill.schedules import BETA1, LEARNING_RATE
-from distill.scores import Scores
+from distill.scores import Scores, save_predictions
 from distill.sharding import Alone, full, spread, whole
 from distill.trainer_state import load_last, resume, save_last
 
@@ -220,6 +220,8 @@ def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> N
 def _fill_best(folder, student: nn.Module, state: dict[str, torch.Tensor], scores: Scores) -> None:
     student.save(folder, state)
     write_json(folder / "scores.json", scores.to_json())
+    if scores.predictions:
+        save_predictions(scores.predictions, folder / "predictions.npz")
 
 
 @contextlib.contextmanager

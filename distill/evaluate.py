@@ -12,7 +12,7 @@ from data_utils.readers import read_examples
 from data_utils.tasks import Task
 from distill import workers
 from distill.progress import bar
-from distill.scores import Scores
+from distill.scores import Predictions, Scores
 from models.encoder import Encoder
 
 EVAL_TOKENS = 8192  # padded tokens per batch
@@ -64,8 +64,8 @@ def predictions(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.n
 
 
 def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset]) -> Scores:
-    """The task's metrics on every split of `splits`; the first split selects."""
-    values, errors, counts, selection = {}, {}, {}, None
+    """The task's metrics on every split of `splits`, and the predictions; the first split selects."""
+    values, errors, counts, kept, selection = {}, {}, {}, {}, None
     for split, dataset in splits.items():
         predicted = predictions(predict(encoder, dataset), encoder.info.labels, task)
         found = compute_metrics(task.metrics, predicted, dataset.target)
@@ -74,7 +74,8 @@ def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset]) ->
             key = f"{split}/{metric}"
             values[key], counts[key] = value, len(dataset)
             errors[key] = bootstrap_standard_error(metric, predicted, dataset.target)
-    return Scores(values, selection, errors, counts)
+        kept[split] = Predictions(dataset.uid, predicted, dataset.target)
+    return Scores(values, selection, errors, counts, next(iter(splits)), kept)
 
 
 def dev_splits(encoder: Encoder, task: Task, data_dir: str, max_length: int = 0) -> dict[str, EncodedDataset]:

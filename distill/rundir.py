@@ -206,8 +206,7 @@ class RunDir:
         """The scores of the finished run; ValueError where it is not finished."""
         if not self.is_done():
             raise ValueError(f"{self.path} is not finished: run its command again, it goes on from {self.last}")
-        content = json.loads(self.scores_file.read_text())
-        return Scores.from_json({name: content[name] for name in Scores.__dataclass_fields__})
+        return Scores.from_json(read_json(self.scores_file))
 
     def finish(self, scores: dict) -> None:
         """Write the final scores, then DONE: a folder with DONE is complete. Earlier checkpoints than last/ go."""

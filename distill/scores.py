@@ -1,24 +1,57 @@
 """Scores: what an evaluation found."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+IN_JSON = ("values", "selection", "errors", "counts", "selected_on")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was predicted of a split, example by example: uid int64 [N]; predicted and target [N], class indices in the
+    task's order, or scores."""
+
+    uid: np.ndarray
+    predicted: np.ndarray
+    target: np.ndarray
 
 
 @dataclass(frozen=True)
 class Scores:
     """Metrics by "split/metric" (fractions or correlations, not percent).
 
-    `selection` is the mean of the task's metrics on the first dev split. `errors` are bootstrap standard errors over
-    the examples, `counts` the number of examples, of the same keys.
+    `selection` is the mean of the task's metrics on the split `selected_on`. `errors` are bootstrap standard errors over
+    the examples, `counts` the number of examples, of the same keys. `predictions`, by split, are what the metrics were
+    computed from: where they are known, and never in JSON.
     """
 
     values: dict[str, float]
     selection: float
     errors: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    selected_on: str = ""
+    predictions: dict[str, Predictions] = field(default_factory=dict, compare=False, repr=False)
 
     def to_json(self) -> dict:
-        return asdict(self)
+        return {name: getattr(self, name) for name in IN_JSON}
 
     @classmethod
     def from_json(cls, content: dict) -> "Scores":
-        return cls(**content)
+        """The scores in `content`, which may hold more. Files older than `selected_on` were selected on their first split."""
+        first = next(iter(content["values"])).split("/")[0]
+        return cls(**{"selected_on": first, **{name: content[name] for name in IN_JSON if name in content}})
+
+
+def save_predictions(predictions: Mapping[str, Predictions], file: Path) -> None:
+    """Write an .npz with the arrays SPLIT/uid, SPLIT/predicted and SPLIT/target of every split."""
+    np.savez(file, **{f"{split}/{name}": array for split, found in predictions.items() for name, array in vars(found).items()})
+
+
+def load_predictions(file: Path) -> dict[str, Predictions]:
+    """What save_predictions() wrote, by split."""
+    with np.load(file) as arrays:
+        splits = dict.fromkeys(name.rpartition("/")[0] for name in arrays.files)
+        return {split: Predictions(*(arrays[f"{split}/{name}"] for name in Predictions.__dataclass_fields__)) for split in splits}

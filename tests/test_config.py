@@ -39,14 +39,14 @@ ENGINE = {
 FINETUNE = ENGINE | {
     "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "model": ("deberta", "weights"),
     "layers": ("layers:0,2", "weights"), "pooling": ("mean", "weights"), "head_dropout": (0.5, "weights"),
-    "max_length": (5, "weights"),
+    "max_length": (5, "weights"), "select_on": ("heldout", "log"),
 }
 SENSE_KD = ENGINE | {
     "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "teacher": ("other teacher", "weights"),
     "senses": ("these other senses", "weights"), "student": ("layers:0,3", "weights"), "head_input": ("senses", "weights"),
     "sense_weight": (3.0, "weights"), "ce_weight": (3.0, "weights"), "kl_weight": (3.0, "weights"), "temperature": (5.0, "weights"),
     "freeze_head": (True, "weights"), "special_senses": (True, "weights"), "max_length": (5, "weights"),
-    "cache_dir": ("shared cache", "cache"),
+    "cache_dir": ("shared cache", "cache"), "select_on": ("heldout", "log"),
 }
 SENSES = {
     "output_dir": ("elsewhere", "path"), "teacher": ("other teacher", "weights"), "data_dir": ("other glue", "weights"),

@@ -24,7 +24,7 @@ from distill.distillation import Distillation
 from distill.engine import Interrupted, NonFiniteLossError, fit
 from distill.recipes import finetune, sense_kd
 from distill.rundir import RunDir
-from distill.scores import Scores
+from distill.scores import Predictions, Scores
 from distill.senses import build
 from distill.teacher import LiveTeacher, Wanted
 from models.encoder import Encoder, TaskInfo
@@ -109,7 +109,8 @@ class Parts:
         """An evaluation that disturbs every global generator; the score falls as the student moves, so the first is the best."""
         random.random(), np.random.rand(3), torch.rand(3)
         value = -float((student.head.dense.weight - self.start).double().norm())
-        return Scores({"dev/score": value}, value)
+        predictions = Predictions(np.arange(2), np.array([value, -value]), np.zeros(2))
+        return Scores({"dev/score": value}, value, selected_on="dev", predictions={"dev": predictions})
 
     def train(self, path: Path, stream=None, evaluate=None) -> Encoder:
         path.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,7 @@ def left_behind(path: Path) -> dict:
     """All that a run wrote, without its clock: weights, trainer state, log."""
     state = torch.load(path / "last" / "trainer_state.pt", weights_only=True)
     files = {f"{folder}/{name}": (path / folder / name).read_bytes() for folder in ("best", "last")
-             for name in ("model.safetensors", "task.json", "scores.json") if (path / folder / name).exists()}
+             for name in ("model.safetensors", "task.json", "scores.json", "predictions.npz") if (path / folder / name).exists()}
     log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
     return {**files, **flat("state", state), "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log]}
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import torch
 
 from data_utils.batching import TrainStream
-from data_utils.readers import data_fingerprint
 from data_utils.tasks import Task
-from distill.config import TrainConfig, setting
+from distill.config import TaskConfig, setting
 from distill.engine import fit
-from distill.evaluate import dev_splits, encode_split, score
+from distill.evaluate import score
 from distill.losses import cross_entropy, squared_error
 from distill.objective import Objective
 from distill.rundir import RunDir
 from distill.scores import Scores
+from distill.splits import read_splits, split_fingerprints
 from distill.vocabulary import held_vocabulary
 from models.encoder import TaskInfo
 from models.heads import POOLINGS
@@ -22,17 +22,15 @@ from models.truncate import parse_layers, truncate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(TrainConfig):
+class Config(TaskConfig):
     """Settings of a fine-tuning run."""
 
     output_dir: str = setting("./runs/teacher", "the run directory")
-    data_dir: str = setting("./glue", "folder of the tasks; the hub is asked where ./glue is missing")
     model: str = setting("microsoft/deberta-v3-large", "hub id, folder, or minilm (the offline encoder)")
     random_init: bool = setting(False, "fresh weights of its shape, not its own: the control without pre-training")
     layers: str = setting("all", "layers to keep of it: all, truncate:N, truncate:half, layers:0,2,4")
     pooling: str = setting("cls", "what the head reads: cls, first_token or mean")
     head_dropout: float = setting(0.1, "dropout before the last layer of the head")
-    max_length: int = setting(0, "tokens per example; 0: the task's own")
 
     def __post_init__(self):
         super().__post_init__()
@@ -40,8 +38,6 @@ class Config(TrainConfig):
             raise ValueError(f"--pooling {self.pooling}: expected one of {', '.join(POOLINGS)}")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"--head_dropout {self.head_dropout}: expected 0 up to (not including) 1")
-        if self.max_length < 0:
-            raise ValueError(f"--max_length {self.max_length}: expected 0 or more")
 
 
 # paper: skd.md 1.3, DeBERTa-v3-large, first_token pooling. Differs: torch's AdamW, with bias correction.
@@ -100,9 +96,8 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     info = TaskInfo(task.name, task.version, task.texts, task.labels, cfg.pooling)
     encoder = pretrained_encoder(cfg.model, info, cfg.head_dropout, cfg.random_init)
     encoder = truncate(encoder, parse_layers(cfg.layers, encoder.depth))
-    train = encode_split(encoder, task, "train", cfg.data_dir, cfg.max_length)
-    dev = dev_splits(encoder, task, cfg.data_dir, cfg.max_length)
-    run_dir.begin(cfg, {"data": {split: data_fingerprint(task, split, cfg.data_dir) for split in ("train", *dev)}})
+    train, evaluation = read_splits(encoder, task, cfg)
+    run_dir.begin(cfg, {"data": split_fingerprints(task, cfg)})
     stream = TrainStream(train, task.name, encoder.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
-    with held_vocabulary(cfg, encoder, train, *dev.values()):
-        return fit(encoder, LabelObjective(task), stream, cfg, run_dir, lambda model: score(model, task, dev))
+    with held_vocabulary(cfg, encoder, train, *evaluation.values()):
+        return fit(encoder, LabelObjective(task), stream, cfg, run_dir, lambda model: score(model, task, evaluation))

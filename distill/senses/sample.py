@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_utils.draws import splitmix64
 from data_utils.encode import EncodedDataset
 
 CHUNK_TOKENS = 1 << 20
@@ -33,14 +34,6 @@ class Sample:
         line = np.repeat(np.arange(len(sequences)), count)
         taken = first[line] + np.arange(len(line)) - np.repeat(np.cumsum(count) - count, count)
         return line, self.place[taken] - corpus.offsets[sequences][line], self.row[taken]
-
-
-def splitmix64(keys: np.ndarray) -> np.ndarray:
-    """A 64-bit mix of uint64 keys (Steele, Lea and Flood 2014): uniform, and a function of the key alone."""
-    mixed = keys + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def priorities(sequence: np.ndarray, position: np.ndarray, seed: int) -> np.ndarray:

@@ -3,20 +3,26 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from data_utils import demo
-from data_utils.readers import find_folder, read_examples
+from data_utils.draws import held_out
+from data_utils.readers import DEFAULT_DATA_DIR, find_folder, read_examples
 from data_utils.tasks import TASKS, get_task, task_names
 
 
 def main(words: list[str]) -> None:
     """`tasks` lists the tasks, `name TASK` prints a task's own spelling, `demo FOLDER` writes the demo task there,
-    `describe DATA_DIR` reads every task that is there."""
+    `describe DATA_DIR` reads every task that is there, `heldout TASK` prints which train examples are held out."""
     parser = argparse.ArgumentParser(prog="python -m distill data")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("tasks", help="list the tasks")
     actions.add_parser("name", help="a task's own spelling").add_argument("task")
     actions.add_parser("demo", help="write the demo task").add_argument("folder", type=Path)
     actions.add_parser("describe", help="read every task in a folder").add_argument("folder", type=Path)
+    heldout = actions.add_parser("heldout", help="the rows of train, counted from 0, that --select_on heldout holds out")
+    heldout.add_argument("task")
+    heldout.add_argument("--data_dir", default=DEFAULT_DATA_DIR, help="folder of the tasks")
     given = parser.parse_args(words)
     if given.action == "tasks":
         print(f"tasks: {', '.join(task_names())}")
@@ -25,6 +31,9 @@ def main(words: list[str]) -> None:
     elif given.action == "demo":
         demo.write(given.folder)
         print(f"wrote {given.folder}")
+    elif given.action == "heldout":
+        uid = np.array([example.uid for example in read_examples(get_task(given.task), "train", given.data_dir)])
+        print(*uid[held_out(uid)], sep="\n")
     else:
         describe(given.folder)
 

@@ -60,6 +60,6 @@ def _values(words: list[str]) -> dict[str, str]:
 def report(recipe: str, task: str, run_dir: RunDir) -> None:
     """Print what a finished run reached."""
     scores = run_dir.scores()
-    print(f"{recipe} on {task}, best evaluation (selected on this split): "
+    print(f"{recipe} on {task}, best evaluation, selected on {scores.selected_on}: "
           + ", ".join(f"{name} {100 * value:.1f} +- {100 * scores.errors[name]:.1f}"
                       for name, value in scores.values.items()) + f"   [{run_dir.best}]")

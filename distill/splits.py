@@ -1,0 +1,50 @@
+"""What a run trains on and what it is scored on.
+
+    --select_on dev        train | dev ...                 the first dev split selects the best epoch
+    --select_on heldout    nine tenths of train | heldout  dev ...     the held-out tenth selects, no dev split does
+
+Which examples are held out is a function of their rows in the train file alone (data_utils/draws.py).
+"""
+
+import numpy as np
+
+from data_utils.draws import held_out
+from data_utils.encode import EncodedDataset
+from data_utils.readers import data_fingerprint
+from data_utils.tasks import Task
+from distill.config import TaskConfig
+from distill.evaluate import dev_splits, encode_split
+from models.encoder import Encoder
+
+HELD_OUT = "heldout"
+
+
+def read_splits(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedDataset, dict[str, EncodedDataset]]:
+    """The training examples, and by name the splits to score, the selecting one first, as `encoder` reads them.
+
+    ValueError for a task without a labelled split to score, and where no example is held out or none is left to train on.
+    """
+    train, held = _parts(encoder, task, cfg)
+    return train, {**held, **dev_splits(encoder, task, cfg.data_dir, cfg.max_length)}
+
+
+def train_split(encoder: Encoder, task: Task, cfg: TaskConfig) -> EncodedDataset:
+    """The training examples alone."""
+    return _parts(encoder, task, cfg)[0]
+
+
+def split_fingerprints(task: Task, cfg: TaskConfig) -> dict[str, str]:
+    """The checksum of every file that read_splits() reads."""
+    return {split: data_fingerprint(task, split, cfg.data_dir) for split in ("train", *task.dev_splits)}
+
+
+def _parts(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedDataset, dict[str, EncodedDataset]]:
+    """The train split: what is trained on, and what is held out of it, under its name."""
+    whole = encode_split(encoder, task, "train", cfg.data_dir, cfg.max_length)
+    if cfg.select_on != HELD_OUT:
+        return whole, {}
+    held = held_out(whole.uid)
+    if held.all() or not held.any():
+        raise ValueError(f"--select_on {HELD_OUT}: of the {len(whole)} train examples of {task.name} a tenth is held out, which are "
+                         f"{held.sum()} here; give more data, or --select_on dev")
+    return whole.take(np.flatnonzero(~held)), {HELD_OUT: whole.take(np.flatnonzero(held))}

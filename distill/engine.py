@@ -1,6 +1,7 @@
 """fit(): the only training loop. Read it from top to bottom: that is the order in which a step runs."""
 
 import contextlib
+import logging
 import signal
 import time
 from collections.abc import Callable
@@ -17,10 +18,14 @@ from distill.optim import build_optimizer
 from distill.precision import autocast, check_precision
 from distill.progress import bar
 from distill.rundir import RunDir, write_folder, write_json
+from distill.scales import scale_warning
 from distill.schedules import BETA1, LEARNING_RATE
 from distill.scores import Scores, save_predictions
 from distill.sharding import Alone, full, spread, whole
 from distill.trainer_state import load_last, resume, save_last
+
+SETTLED = 10  # steps after which terms are compared: a student that starts as its teacher differs from it by next to nothing
+logger = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(ValueError):
@@ -105,7 +110,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             progress_bar.update()
             _note_terms(run, sums, counts, weights, len(batch))
             if run.step % cfg.logging_steps == 0 or run.step == steps:
-                _log(run, objective, run_dir, steps, started)
+                _log(run, objective, run_dir, cfg, steps, started)
 
             if evaluate and (run.step % eval_every == 0 or run.step == steps):
                 _evaluate(run, student, evaluate, run_dir)
@@ -193,16 +198,26 @@ def _note_terms(run: Training, sums: dict[str, torch.Tensor], counts: dict[str, 
     run.examples += examples
 
 
-def _log(run: Training, objective: Objective, run_dir: RunDir, steps: int, started: float) -> None:
+def _log(run: Training, objective: Objective, run_dir: RunDir, cfg: TrainConfig, steps: int, started: float) -> None:
     """One line of log.jsonl: each term (its mean since the last line, unweighted), each weight, rate, speed."""
     totals = workers.total({name: float(value) for name, value in run.term_sums.items()})
     if workers.is_main():
         terms = {name: total / max(run.term_counts[name], 1) for name, total in totals.items()}
-        run_dir.log({"step": run.step, "progress": run.step / steps, "terms": terms,
-                     "weights": objective.weights((run.step - 1) / steps),
+        weights = objective.weights((run.step - 1) / steps)
+        run_dir.log({"step": run.step, "progress": run.step / steps, "terms": terms, "weights": weights,
                      "learning_rate": run.optimizer.param_groups[0]["lr"], "examples": run.examples,
                      "seconds": round(time.monotonic() - started, 3)})
+        line_before = (run.step - 1) // cfg.logging_steps * cfg.logging_steps
+        if line_before < min(SETTLED, steps) <= run.step:
+            _warn_of_scales(terms, weights, cfg)
     run.term_sums, run.term_counts, run.examples = {}, {}, 0
+
+
+def _warn_of_scales(terms: dict[str, float], weights: dict[str, float], cfg: TrainConfig) -> None:
+    """Say where two terms are so far apart that one may not matter; the settings that weigh them are known by their names."""
+    warning = scale_warning(terms, weights, [name for name in vars(cfg) if name.endswith("_weight")])
+    if warning:
+        logger.warning(warning)
 
 
 def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> None:

@@ -5,11 +5,13 @@ of weight w counts like w equal rows. Values are fractions in [0, 1] or correlat
 something constant is 0.0, the value of a predictor that knows nothing.
 """
 import difflib
-from typing import Callable
+from typing import Callable, Iterator
 
 import numpy as np
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
+
+RESAMPLED_ROWS = 1 << 20      # rows of all resamples that are in memory at once
 
 
 def accuracy(predictions, targets, weights=None) -> float:
@@ -33,18 +35,13 @@ def matthews(predictions, targets, weights=None) -> float:
 def pearson(predictions, targets, weights=None) -> float:
     """Pearson correlation; 0.0 where predictions or targets are constant."""
     x, y = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.float64)
-    if _is_constant(x[w > 0]) or _is_constant(y[w > 0]):
-        return 0.0
-    x, y = x - np.average(x, weights=w), y - np.average(y, weights=w)
-    x, y = x / np.abs(x).max(), y / np.abs(y).max()      # far-apart scales would otherwise underflow when squared
-    # Sums, not dot products: for vectors of this length a threaded BLAS costs ten times what it saves.
-    return float(np.clip(np.sum(w * x * y) / np.sqrt(np.sum(w * x * x) * np.sum(w * y * y)), -1.0, 1.0))
+    return float(_correlation(x, y, np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.float64)))
 
 
 def spearman(predictions, targets, weights=None) -> float:
     """Spearman rank correlation, ties given their mean rank; 0.0 where predictions or targets are constant."""
-    return _rank_correlation(_dense(predictions), _dense(targets), weights)
+    weights = np.ones(len(predictions)) if weights is None else np.asarray(weights, dtype=np.float64)
+    return float(_rank_correlation(_dense(predictions), _dense(targets), weights))
 
 
 def metric_function(name: str) -> Callable[..., float]:
@@ -83,10 +80,29 @@ def bootstrap_standard_error(name: str, predictions, targets, seed: int = 0, res
     if metric not in (pearson, spearman):
         (predictions, targets), counts = np.unique(np.stack([predictions, targets]), axis=1, return_counts=True)
         return float(np.std(_class_metric_of_counts(name, predictions, targets, rng.multinomial(rows, counts / rows, resamples))))
-    if metric is spearman:                               # sorted once, not once per resample
-        predictions, targets, metric = _dense(predictions), _dense(targets), _rank_correlation
-    draws = (np.bincount(rng.integers(0, rows, rows), minlength=rows) for _ in range(resamples))
-    return float(np.std([metric(predictions, targets, weights) for weights in draws]))
+    return float(np.std(np.concatenate([metric_of_resamples(name, predictions, targets, weights)
+                                        for weights in draw_resamples(rng, rows, resamples)])))
+
+
+def draw_resamples(rng: np.random.Generator, rows: int, resamples: int) -> Iterator[np.ndarray]:
+    """`resamples` resamples of `rows` rows with replacement: weights [R, N], how often each row is in each, in parts of bounded size."""
+    at_once = max(1, RESAMPLED_ROWS // rows)
+    for start in range(0, resamples, at_once):
+        yield np.stack([np.bincount(rng.integers(0, rows, rows), minlength=rows)
+                        for _ in range(start, min(start + at_once, resamples))]).astype(np.float64)
+
+
+def metric_of_resamples(name: str, predictions, targets, weights: np.ndarray) -> np.ndarray:
+    """Metric `name` [R] of R resamples of predictions [N] and targets [N]; weights [R, N]: how often each row is in each."""
+    predictions, targets = _checked(predictions, targets)
+    metric = metric_function(name)
+    if metric is pearson:
+        return _correlation(predictions.astype(np.float64), targets.astype(np.float64), weights)
+    if metric is spearman:
+        return _rank_correlation(_dense(predictions), _dense(targets), weights)
+    cells, cell = np.unique(np.stack([predictions, targets]), axis=1, return_inverse=True)
+    counts = weights @ (cell.reshape(-1, 1) == np.arange(cells.shape[1]))
+    return _class_metric_of_counts(name, *cells, np.rint(counts).astype(np.int64))
 
 
 def _class_metric_of_counts(name: str, predictions, targets, counts) -> np.ndarray:
@@ -119,14 +135,32 @@ def _dense(values) -> np.ndarray:
     return stats.rankdata(values, method="dense").astype(np.int64) - 1
 
 
-def _rank_correlation(predictions, targets, weights) -> float:
-    """Spearman correlation of dense ranks [N], each row counted `weights` times."""
-    weights = np.ones(len(predictions)) if weights is None else weights
+def _rank_correlation(predictions, targets, weights) -> np.ndarray:
+    """Spearman correlation [...] of dense ranks [N], each row counted as often as weights [..., N] say."""
     ranks = []
     for group in (predictions, targets):
-        size = np.bincount(group, weights=weights)                # rows that share a rank
-        ranks.append((np.cumsum(size) - (size - 1) / 2)[group])   # the mean of the ranks that they take up
-    return pearson(*ranks, weights)
+        order = np.argsort(group, kind="stable")
+        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+        size = np.add.reduceat(weights[..., order], starts, axis=-1)                # rows that share a rank
+        ranks.append((np.cumsum(size, axis=-1) - (size - 1) / 2)[..., group])       # the mean of the ranks that they take up
+    return _correlation(*ranks, weights)
+
+
+def _correlation(x, y, weights) -> np.ndarray:
+    """Pearson correlation [...] of x and y, [N] or [..., N], over the last axis of weights [..., N]; 0 where one of them is constant."""
+    used = weights > 0
+    total = np.maximum(weights.sum(-1, keepdims=True), 1e-300)
+    constant, centred = np.zeros(weights.shape[:-1], bool), []
+    for values in (x, y):
+        values = np.broadcast_to(values, weights.shape)
+        constant |= values.min(-1, where=used, initial=np.inf) >= values.max(-1, where=used, initial=-np.inf)
+        values = values - np.sum(weights * values, -1, keepdims=True) / total
+        largest = np.abs(values).max(-1, keepdims=True)      # far-apart scales would otherwise underflow when squared
+        centred.append(values / np.where(largest > 0, largest, 1))
+    x, y = centred
+    # Sums, not dot products: for vectors of this length a threaded BLAS costs ten times what it saves.
+    spread = np.sqrt(np.sum(weights * x * x, -1) * np.sum(weights * y * y, -1))
+    return np.where(constant, 0.0, np.clip(np.sum(weights * x * y, -1) / np.where(spread > 0, spread, 1), -1, 1))
 
 
 def _checked(predictions, targets) -> tuple[np.ndarray, np.ndarray]:

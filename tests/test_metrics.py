@@ -128,3 +128,21 @@ def test_forty_thousand_rows_take_seconds():
     started = time.monotonic()
     bootstrap_standard_error("f1", np.where(rng.random(40_000) < 0.9, targets, 1 - targets), targets)
     assert time.monotonic() - started < 2      # a thousand calls of scikit-learn on 40 000 rows take over thirty
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1", "matthews", "pearson", "spearman"])
+def test_a_metric_of_many_resamples_at_once_is_that_of_each(name):
+    rng = np.random.default_rng(3)
+    targets = rng.integers(0, 3, 50)
+    predictions = np.where(rng.random(50) < 0.6, targets, 2 - targets) + (0.1 * targets if name in ("pearson", "spearman") else 0)
+    weights = np.concatenate([*metrics.draw_resamples(rng, 50, 20), 9.0 * np.eye(50)[:1]])      # the last one: a single row
+    assert weights[:-1].sum(1) == pytest.approx(50)
+    found = metrics.metric_of_resamples(name, predictions, targets, weights)
+    assert found == pytest.approx([metric_function(name)(predictions, targets, row) for row in weights], abs=1e-12)
+
+
+def test_resamples_come_in_parts_that_fit_in_memory(monkeypatch):
+    whole = np.concatenate(list(metrics.draw_resamples(np.random.default_rng(1), 7, 10)))
+    monkeypatch.setattr(metrics, "RESAMPLED_ROWS", 21)
+    parts = list(metrics.draw_resamples(np.random.default_rng(1), 7, 10))
+    assert [len(part) for part in parts] == [3, 3, 3, 1] and (np.concatenate(parts) == whole).all()

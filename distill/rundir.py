@@ -34,11 +34,15 @@ class SaveError(OSError):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` under a temporary name, then rename: readers see the old file or the new one."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` under a temporary name, then rename: readers see the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -191,13 +195,13 @@ class RunDir:
     def rewind_log(self, step: int) -> None:
         """Drop the log's lines beyond `step`: they will be written again."""
         if self.log_file.exists():
-            write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in self._logged() if line["step"] <= step))
+            write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in self.logged() if line["step"] <= step))
 
     def logged_seconds(self) -> float:
         """Seconds that the log's lines account for, over all sittings of the run."""
-        return max((line["seconds"] for line in self._logged() if "seconds" in line), default=0.0)
+        return max((line["seconds"] for line in self.logged() if "seconds" in line), default=0.0)
 
-    def _logged(self) -> list[dict]:
+    def logged(self) -> list[dict]:
         """The log's lines, without one that a kill left unfinished."""
         text = self.log_file.read_text() if self.log_file.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -57,6 +58,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}): it may be truncated; fetch or train it "
                          "again") from error
+
+
+def stored_parameters(path: Path) -> int | None:
+    """The number of parameters in a safetensors file, embeddings included, read from its header; None where it is missing
+    or broken."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = [file.get_slice(name) for name in file.keys()]
+            return sum(math.prod(tensor.get_shape()) for tensor in tensors if "F" in tensor.get_dtype())
+    except (SafetensorError, OSError):
+        return None
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from data_utils.tasks import task_names
-from distill.report import render
+from distill.report.tables import render
 from distill.verbs.report import all_tables
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,9 @@ from dataclasses import asdict
 
 import pytest
 
-from distill.report import Record, mean_and_error, read_records, render, table, tables_of, write_records
+from distill.report import Record, read_records, write_records
+from distill.report.paired import mean_and_error
+from distill.report.tables import render, table, tables_of
 
 
 def record(row: str, value: float, seed: int, task: str = "MRPC", metric: str = "f1") -> Record:

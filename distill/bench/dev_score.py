@@ -17,7 +17,7 @@ from distill.config import TrainConfig
 from distill.engine import fit
 from distill.evaluate import dev_splits, score
 from distill.recipes.finetune import LabelObjective
-from distill.report import mean_and_error
+from distill.report.paired import mean_and_error
 from distill.rundir import RunDir
 from distill.vocabulary import held_vocabulary
 

@@ -1,44 +1,150 @@
-"""python -m distill report ACTION ...: collect the scores of finished runs, print tables, render them into README."""
+"""python -m distill report ACTION ...: tables, tests and plots of finished runs; records of them, rendered into README."""
 
 import argparse
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
+from data_utils.readers import DEFAULT_DATA_DIR
+from data_utils.tasks import get_task
 from distill.bench.records import SpeedRecord, speed_table
-from distill.report import read_records, records_of, render, tables_of, write_records
+from distill.report import folder_table, read_records, records_of, write_records
+from distill.report.constant import constant_records
+from distill.report.folder import find_runs, runs_in
+from distill.report.latency import measure_latency
+from distill.report.plots import plot
+from distill.report.reproduce import find_record, reproduce
+from distill.report.summary import Summary
+from distill.report.tables import chosen_row, csv_of, render, tables_of
 from distill.rundir import read_json, write_text
+
+READING = "chosen senses"
+logger = logging.getLogger(__name__)
 
 
 def main(words: list[str]) -> None:
-    """`add TABLE ROW RUN` records a run, `table TABLE` prints one, `render FILE` renders all tables in a file."""
+    """Read the command line and do what the action says."""
     parser = argparse.ArgumentParser(prog="python -m distill report", allow_abbrev=False)
     parser.add_argument("--records", type=Path, default=Path("scripts/results.jsonl"), help="the file of records")
     parser.add_argument("--speed", type=Path, default=Path("scripts/speed.jsonl"), help="the file that `bench` writes")
     actions = parser.add_subparsers(dest="action", required=True)
-    add = actions.add_parser("add", help="record the scores of a finished run")
+    folder = actions.add_parser("folder", help="one table of all finished runs below a folder")
+    folder.add_argument("folder", type=Path)
+    folder.add_argument("--baseline", default="", help="the row that others are tested against, paired by seed and example")
+    folder.add_argument("--teacher", default="", help="the row of which others keep a share")
+    folder.add_argument("--csv", type=Path, help="write the same as comma-separated values")
+    folder.add_argument("--plots", type=Path, help="folder for plots: curves, score against parameters and latency")
+    latency = actions.add_parser("latency", help="measure how long a run's checkpoint takes per example")
+    latency.add_argument("run", type=Path)
+    latency.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks")
+    add = actions.add_parser("add", help="record the scores of a finished run, or of a folder of seeds")
     add.add_argument("table")
     add.add_argument("row", help="the system, as the table names it")
-    add.add_argument("run", type=Path, help="its run directory")
+    add.add_argument("run", type=Path, help="its run directory, or a folder with seed-0, seed-1 ... in it")
     add.add_argument("--scores", type=Path, help="a file of evaluate --output, instead of the run's own scores")
-    add.add_argument("--reading", default="chosen senses", help="which reading of that file")
-    actions.add_parser("table", help="print a table").add_argument("table")
+    add.add_argument("--reading", default=READING, help="which reading of that file")
+    constant = actions.add_parser("constant", help="record what one constant answer scores, from the data alone")
+    constant.add_argument("task")
+    constant.add_argument("table")
+    constant.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks")
+    table = actions.add_parser("table", help="print a table of records")
+    table.add_argument("table")
+    table.add_argument("--baseline", default="", help="bold what is better than this row, paired by seed")
+    table.add_argument("--csv", type=Path, help="write its records as comma-separated values")
     actions.add_parser("render", help="render the tables in a file").add_argument("file", type=Path)
+    actions.add_parser("ids", help="list the ids of records").add_argument("table", nargs="?", default="")
+    again = actions.add_parser("reproduce", help="run a record's command again and compare (scripts/reproduce.sh)")
+    again.add_argument("id")
+    again.add_argument("--output_dir", type=Path, help="the folder for it; by default runs/reproduce/ID")
+    again.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks")
+    for name in ("model", "teacher", "senses"):
+        again.add_argument(f"--{name}", default="", help=f"the {name} to read instead of the recorded one")
     given = parser.parse_args(words)
-    if given.action == "add":
-        scores = read_json(given.scores)[given.reading] if given.scores else None
-        write_records(given.records, records_of(given.run, given.table, given.row, scores))
-        return
+    ACTIONS[given.action](given)
+
+
+def report_folder(given: argparse.Namespace) -> None:
+    """Print the table of a folder; what is left out goes to the log."""
+    runs, notes = find_runs(given.folder)
+    for note in notes:
+        logger.warning("%s", note)
+    if not runs:
+        raise ValueError(f"nothing to report below {given.folder}: there is no finished run that can be read")
+    rows = sorted({run.row for run in runs})
+    for option in ("baseline", "teacher"):
+        if getattr(given, option):
+            chosen_row(getattr(given, option), rows, option)
+    summary = Summary(runs, given.baseline, given.teacher)
+    for doubt in summary.doubts:
+        logger.warning("%s", doubt)
+    print(folder_table.table(summary))
+    if given.csv:
+        write_text(given.csv, folder_table.csv(summary))
+    if given.plots:
+        files, notes = plot(summary, given.plots)
+        for note in notes:
+            logger.warning("%s", note)
+        logger.info("wrote %d files into %s", len(files), given.plots)
+
+
+def report_latency(given: argparse.Namespace) -> None:
+    """Measure the run, or the first of a folder of seeds: they differ in their weights alone."""
+    run = runs_in(given.run)[0]
+    found = measure_latency(run, given.data_dir)
+    times = ", ".join(f"{value:.2f} in batches of {size}" for size, value in found["milliseconds"].items())
+    print(f"{run}: ms per example: {times} ({found['task']} {found['split']}, {found['tokens']:.0f} tokens on average, {found['device']}"
+          + (", disturbed by other programs" if found["disturbed"] else "") + ")")
+
+
+def add_records(given: argparse.Namespace) -> None:
+    runs = runs_in(given.run)
+    if given.scores and len(runs) > 1:
+        raise ValueError(f"--scores {given.scores} is a reading of one run, {given.run} holds {len(runs)}: add them one by one")
+    scores, reading = (read_json(given.scores)[given.reading], given.reading) if given.scores else (None, "")
+    write_records(given.records, [record for run in runs for record in records_of(run, given.table, given.row, scores, reading)])
+
+
+def add_constant(given: argparse.Namespace) -> None:
+    task = get_task(given.task)
+    command = ["", "report", "constant", task.name, given.table, "--data_dir", given.data_dir]
+    write_records(given.records, constant_records(task, given.data_dir, given.table, command))
+
+
+def print_table(given: argparse.Namespace) -> None:
     tables = all_tables(given.records, given.speed)
-    if given.action == "render":
-        write_text(given.file, render(given.file.read_text(), tables))
-    elif given.table in tables:
-        print(tables[given.table])
-    else:
+    if given.table not in tables:
         raise ValueError(f"no table {given.table!r} in {given.records}: there are {', '.join(sorted(tables))}")
+    print(tables[given.table](given.baseline))
+    if given.csv:
+        write_text(given.csv, csv_of([record for record in read_records(given.records) if record.table == given.table]))
 
 
-def all_tables(records: Path, speed: Path) -> dict[str, str]:
-    """The tables of both files of records; ValueError where the first is missing."""
-    if not records.is_file():
-        raise ValueError(f"no records {records}: `report add` writes them")
-    measured = {"speed": speed_table(read_records(speed, SpeedRecord))} if speed.is_file() else {}
-    return {**tables_of(read_records(records)), **measured}
+def render_tables(given: argparse.Namespace) -> None:
+    write_text(given.file, render(given.file.read_text(), all_tables(given.records, given.speed)))
+
+
+def list_ids(given: argparse.Namespace) -> None:
+    for record in read_records(given.records):
+        if given.table in ("", record.table):
+            print(f"{record.id}  {record.table}  {record.task} {record.split}, {record.metric}  {100 * record.value:.1f}  "
+                  f"seed {record.seed}  {record.row}")
+
+
+def reproduce_record(given: argparse.Namespace) -> None:
+    records = read_records(given.records)
+    paths = {name: getattr(given, name) for name in ("data_dir", "model", "teacher", "senses")}
+    print(reproduce(find_record(records, given.id), records, paths, given.output_dir or Path("runs/reproduce", given.id)))
+
+
+def all_tables(records: Path, speed: Path) -> dict[str, Callable[..., str]]:
+    """How each table of both files of records is written; ValueError where the first is missing."""
+    def measured(baseline: str = "") -> str:
+        if baseline:
+            raise ValueError(f"baseline {baseline!r}: each row of the table `speed` names its own")
+        return speed_table(read_records(speed, SpeedRecord))
+
+    return {**tables_of(read_records(records)), **({"speed": measured} if speed.is_file() else {})}
+
+
+ACTIONS = {"folder": report_folder, "latency": report_latency, "add": add_records, "constant": add_constant, "table": print_table,
+           "render": render_tables, "ids": list_ids, "reproduce": reproduce_record}

@@ -1,0 +1,141 @@
+"""Records of finished runs. A record is one line of scripts/results.jsonl: one metric of one system on one task and split,
+for one seed. README's tables are rendered from records; no number there is typed by hand.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+from distill.config import digest
+from distill.rundir import SaveError, read_json, write_text
+from distill.splits import HELD_OUT
+from models.weights import stored_parameters
+
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One number and all that is needed to make it again.
+
+    table: where it belongs; row: the system; value: a fraction or correlation; stderr: bootstrap over the n examples;
+    parameters: of the model, embeddings included; reading: which reading of `evaluate --output` it is, "" for the run's
+    own scores.
+    """
+
+    table: str
+    row: str
+    task: str
+    task_version: int
+    split: str
+    metric: str
+    value: float
+    n: int
+    stderr: float
+    seed: int
+    recipe: str
+    command: str
+    commit: str | None
+    config: str
+    device: str
+    seconds: float
+    parameters: int | None = None
+    reading: str = ""
+
+    @property
+    def key(self) -> tuple:
+        """What the record is about: table, row, task, split, metric and seed."""
+        return self.table, self.row, self.task, self.split, self.metric, self.seed
+
+    @property
+    def id(self) -> str:
+        """Eight hex digits that name the record: a function of its key."""
+        return hashlib.sha256(json.dumps(self.key).encode()).hexdigest()[:8]
+
+
+def read_records(path: Path, kind: type[Kind] = Record) -> list[Kind]:
+    """The records in a file of JSON lines; ValueError with file and line for one that is not a record."""
+    if not path.is_file():
+        raise ValueError(f"no records {path}: `report add` writes them")
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            records.append(kind(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: not a record ({error})") from error
+    return records
+
+
+def write_records(path: Path, new: Sequence[Kind]) -> None:
+    """Add records; one that says the same as an old one (its kind's `key`) replaces it.
+
+    Programs that run side by side may add to the same file: each waits for its turn.
+    """
+    with _turn(path.parent):
+        old = read_records(path, type(new[0])) if path.exists() else []
+        records = {record.key: record for record in [*old, *new]}
+        write_text(path, "".join(json.dumps(_content(record)) + "\n" for record in records.values()))
+
+
+def _content(record) -> dict:
+    """The fields of a record; those that came later only where they say something, so that old lines stay as they are."""
+    return {entry.name: getattr(record, entry.name) for entry in fields(record)
+            if entry.default is MISSING or getattr(record, entry.name) != entry.default}
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process is changing records in `folder`."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise SaveError(f"cannot write into {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def records_of(run: Path, table: str, row: str, scores: dict | None = None, reading: str = "") -> list[Record]:
+    """The records of a finished run directory: its best scores, or `scores`, which is the `reading` of a file that
+    `evaluate --output` wrote."""
+    if not (run / "DONE").exists():
+        raise ValueError(f"{run} is not finished: run its command again")
+    config, origin, own = (read_json(run / name) for name in ("config.json", "origin.json", "scores.json"))
+    task = read_json(run / "best" / "task.json")
+    scores = scores or own
+    words = of_one_seed(origin["command"], config["seed"])
+    return [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
+                   scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
+                   origin["device"], own["seconds"], stored_parameters(run / "best" / "model.safetensors"), reading)
+            for key, value in scores["values"].items() if key.split("/")[0] != HELD_OUT]  # that part of train only selects
+
+
+def of_one_seed(words: Sequence[str], seed: int) -> list[str]:
+    """A command of `train ... --seeds 0 1 2` as the command of one of its seeds."""
+    words = list(words)
+    if "--seeds" not in words:
+        return words
+    start = end = words.index("--seeds") + 1
+    while end < len(words) and words[end].isdigit():
+        end += 1
+    words[start - 1:end] = ["--seed", str(seed)]
+    if "--output_dir" in words:
+        place = words.index("--output_dir") + 1
+        words[place] = str(Path(words[place], f"seed-{seed}"))
+    return [word.replace("{seed}", str(seed)) for word in words]
+
+
+def portable(words: Sequence[str]) -> str:
+    """The command as a reader would type it: absolute paths cut to their last two parts."""
+    short = [re.sub(r"^/.*?([^/]+/[^/]+)$", r"\1", word) for word in words[1:]]
+    return shlex.join(["python", "-m", "distill", *short])

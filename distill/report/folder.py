@@ -1,0 +1,148 @@
+"""The runs below a folder: which there are, which are left out, and why.
+
+A run's system, its row in the table, is its path below the folder without the parts that name its seed (`seed-3`) or its
+task: CoLA/pkd/seed-3, pkd/CoLA/seed-3 and seed-3/CoLA/pkd are all `pkd`. Where nothing is left, the folder's own name.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+from data_utils.tasks import Task, get_task, normalise
+from distill.report.latency import read_latency
+from distill.rundir import PLACES, read_json
+from distill.scores import Predictions, Scores, load_predictions
+from models.weights import stored_parameters
+
+SEED_FOLDER = re.compile(r"seed-\d+")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. `parameters` (embeddings included) and `milliseconds` (per example, one at a time) are None where
+    they are not known; `predictions`, by split, are empty where they were not kept or cannot be read."""
+
+    path: Path
+    row: str
+    task: Task
+    seed: int
+    config: dict
+    data: dict[str, str]
+    scores: Scores
+    parameters: int | None
+    milliseconds: float | None
+    predictions: dict[str, Predictions]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` is the directory of a training run, finished or not."""
+    files = [folder / name for name in ("config.json", "origin.json")]
+    return all(file.is_file() for file in files) and '"learning_rate"' in files[0].read_text(errors="replace")  # not senses
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run directory `folder`, or the runs of a folder of seeds (seed-0, seed-1 ...); ValueError where it is neither."""
+    if is_run(folder):
+        return [folder]
+    found = sorted((run for run in folder.glob("seed-*") if SEED_FOLDER.fullmatch(run.name) and is_run(run)),
+                   key=lambda run: int(run.name.removeprefix("seed-")))
+    if not found:
+        raise ValueError(f"{folder} is neither a run directory nor a folder of seeds (seed-0, seed-1 ...): expected what "
+                         "`python -m distill train` wrote")
+    return found
+
+
+def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
+    """The finished runs below `folder`, and a line for each that is left out and for each doubt about the others.
+
+    A run inside of a run, a stage of it, is part of that. ValueError where `folder` is no folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"no folder {folder}: expected one with run directories below it")
+    runs: dict[tuple, Run] = {}
+    notes = []
+    for path in _outermost(sorted(file.parent for file in folder.rglob("origin.json") if is_run(file.parent))):
+        try:
+            run = read_run(path, folder, notes)
+            twin = runs.setdefault((run.row, run.task.name, run.seed), run)
+            if twin is not run:
+                raise ValueError(f"it has row, task and seed of {twin.path}: move one of them away")
+        except ValueError as error:
+            notes.append(f"left out {path}: {error}")
+    return list(runs.values()), [*notes, *_doubts(list(runs.values()))]
+
+
+def _outermost(folders: Sequence[Path]) -> list[Path]:
+    """`folders`, sorted, without those that lie inside of another one."""
+    found: list[Path] = []
+    for folder in folders:
+        if not any(outer in folder.parents for outer in found):
+            found.append(folder)
+    return found
+
+
+def read_run(path: Path, folder: Path, notes: list[str]) -> Run:
+    """The run in `path`, named as seen from `folder`. ValueError saying why it cannot be used; what only makes it less
+    useful is added to `notes`."""
+    if not (path / "DONE").exists():
+        raise ValueError("half-finished: its command, given again, goes on with it")
+    try:
+        config, origin, info = (read_json(path / name) for name in ("config.json", "origin.json", "best/task.json"))
+        task, version, seed = get_task(info["task"]), info["version"], int(config["seed"])
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError(f"it does not say what it is ({error!r}): train again") from error
+    if version != task.version:
+        raise ValueError(f"it was trained and scored on version {version} of {task.name}, which is at version {task.version} "
+                         "now: train again")
+    row = "/".join(part for part in path.relative_to(folder).parts
+                   if not SEED_FOLDER.fullmatch(part) and normalise(part) != normalise(task.name)) or folder.resolve().name
+    return Run(path, row, task, seed, config, origin.get("data", {}), _read_scores(path / "scores.json"),
+               stored_parameters(path / "best" / "model.safetensors"), _read_latency(path, notes), _read_predictions(path, notes))
+
+
+def _read_scores(file: Path) -> Scores:
+    try:
+        scores = Scores.from_json(read_json(file))
+        if not all(math.isfinite(value) and key.count("/") == 1 for key, value in scores.values.items()):
+            raise ValueError("a value is no number")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise ValueError(f"its {file.name} is damaged ({str(error) or repr(error)}): remove it and DONE, and the run's command "
+                         "writes it again") from error
+    return scores
+
+
+def _read_predictions(run: Path, notes: list[str]) -> dict[str, Predictions]:
+    file = run / "best" / "predictions.npz"
+    try:
+        return load_predictions(file) if file.is_file() else {}
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        notes.append(f"no paired test with {run}: its predictions cannot be read ({error})")
+        return {}
+
+
+def _read_latency(run: Path, notes: list[str]) -> float | None:
+    try:
+        return read_latency(run)
+    except ValueError as error:
+        notes.append(str(error))
+        return None
+
+
+def _doubts(runs: Sequence[Run]) -> list[str]:
+    """A line for every run that was scored on other data than the first of its task, or that has other settings than the
+    first of its system and task; paths may differ, they often hold the seed."""
+    lines, of_task, of_system = [], {}, {}
+    for run in runs:
+        first = of_task.setdefault(run.task.name, run)
+        if any(first.data.get(split, sum_) != sum_ for split, sum_ in run.data.items() if split != "train"):
+            lines.append(f"{run.path} was scored on other data than {first.path}")
+        first = of_system.setdefault((run.row, run.task.name), run)
+        changed = [name for name, value in run.config.items() if name not in ("seed", *PLACES)
+                   and first.config.get(name, value) != value and "/" not in f"{first.config[name]}{value}"]
+        if changed:
+            lines.append(f"{run.row} on {run.task.name} is a mean of runs with different settings: {run.path} has another "
+                         f"{', '.join(changed)} than {first.path}")
+    return lines

@@ -1,0 +1,114 @@
+"""Plots of a folder of runs, each as PNG and SVG: every loss term over the steps, score against size and against latency."""
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill.report.folder import Run
+from distill.report.paired import mean_and_error
+from distill.report.summary import Summary
+from distill.rundir import RunDir, write_bytes
+
+PANELS = 3              # in a line
+PANEL = 3.6, 2.9        # inches
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # told apart by all eyes
+MARKERS = "os^Dv<>Pp"
+AXES = {"parameters": (1e-6, "parameters, embeddings included (millions)"),
+        "milliseconds": (1.0, "time per example, one at a time (ms)")}
+
+
+def plot(summary: Summary, folder: Path) -> tuple[list[Path], list[str]]:
+    """Draw everything that the runs know into `folder`; returns the files, and a line for each plot that cannot be drawn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written, notes = [], []
+    for row, task in dict.fromkeys((run.row, run.task.name) for run in summary.runs):
+        runs = summary.of(row, task)
+        try:
+            figure = curves(runs)
+        except (ValueError, LookupError, TypeError) as error:
+            notes.append(f"no curves of {row} on {task}: its log.jsonl is damaged ({error!r})")
+            continue
+        written += _write(figure, folder, f"curves-{task}-{row}")
+    for fact, name in (("parameters", "score-against-parameters"), ("milliseconds", "score-against-latency")):
+        if any(summary.typical(row, fact) is not None for row in summary.rows):
+            written += _write(trade_off(summary, fact), folder, name)
+        else:
+            notes.append(f"no plot {name}: no run knows its {fact}"
+                         + (" (`python -m distill report latency RUN` measures them)" if fact == "milliseconds" else ""))
+    return written, notes
+
+
+def curves(runs: Sequence[Run]):
+    """A figure of one system on one task: a panel for each term of the loss, unweighted, and one for each score; a line per seed."""
+    logs = {run.seed: RunDir(run.path).logged() for run in runs}
+    terms = list(dict.fromkeys(name for log in logs.values() for line in log for name in line.get("terms", {})))
+    scores = list(dict.fromkeys(name for log in logs.values() for line in log for name in line.get("scores", {})))
+    if not terms:
+        raise ValueError("it names no term of the loss")
+    figure, axes = _panels(len(terms) + len(scores), f"{runs[0].row} on {runs[0].task.name}")
+    for axis, name in zip(axes, [*terms, *scores], strict=True):
+        kind, factor = ("terms", 1.0) if name in terms else ("scores", 100.0)
+        for index, (seed, log) in enumerate(sorted(logs.items())):
+            points = [(line["step"], factor * line[kind][name]) for line in log if name in line.get(kind, {})]
+            axis.plot(*zip(*points), color=COLOURS[index % len(COLOURS)], linewidth=1.2, label=f"seed {seed}",
+                      marker="." if kind == "scores" else None)
+        title = f"loss term {name}, weight {_weights(logs, name)}" if kind == "terms" else name.replace("/", ", ")
+        axis.set(title=title, xlabel="optimiser step", ylabel="mean per item" if kind == "terms" else "score (%)")
+    _legend(figure, axes[0])
+    return figure
+
+
+def _weights(logs: dict[int, list[dict]], term: str) -> str:
+    """The weight of a term: one number, or its first and its last."""
+    found = [line["weights"][term] for log in logs.values() for line in log if term in line.get("weights", {})]
+    return f"{found[0]:g}" if min(found) == max(found) else f"{found[0]:g} to {found[-1]:g}"
+
+
+def trade_off(summary: Summary, fact: str):
+    """A figure of every system's scores (mean and standard error over seeds) against a Run's `fact`; a panel per column."""
+    factor, label = AXES[fact]
+    figure, axes = _panels(len(summary.columns), "")
+    for axis, column in zip(axes, summary.columns, strict=True):
+        for index, row in enumerate(summary.rows):
+            values, x = list(summary.values(row, column).values()), summary.typical(row, fact, column[0])
+            mean, error = mean_and_error(values) if values and x is not None else (float("nan"), None)
+            axis.errorbar(factor * (x or 0), 100 * mean, 100 * (error or 0), label=row, marker=MARKERS[index % len(MARKERS)],
+                          color=COLOURS[index % len(COLOURS)], capsize=3, linestyle="none")
+        axis.set(title=f"{column[0]} {column[1]}, {column[2]}", xlabel=label, ylabel="score (%)")
+        axis.margins(0.15)
+    _legend(figure, axes[0])
+    return figure
+
+
+def _panels(count: int, title: str):
+    """A figure with `count` panels, PANELS in a line, and its axes."""
+    from matplotlib.figure import Figure  # heavy, and of no use to whoever trains; without pyplot: no display, no global state
+
+    width = min(count, PANELS)
+    height = -(-count // PANELS)
+    figure = Figure(figsize=(max(PANEL[0] * width, 4.2), PANEL[1] * height + 0.9), layout="constrained")
+    axes = [figure.add_subplot(height, width, place + 1) for place in range(count)]
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.title.set_fontsize(10)
+    figure.suptitle(title)
+    return figure, axes
+
+
+def _legend(figure, axis) -> None:
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=PANELS, frameon=False, fontsize=9)
+
+
+def _write(figure, folder: Path, name: str) -> list[Path]:
+    """The figure as PNG and SVG, the same bytes for the same figure."""
+    import matplotlib
+
+    files = [folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.{kind}" for kind in ("png", "svg")]
+    for file, metadata in zip(files, ({}, {"Date": None}), strict=True):
+        content = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "SenseDistil"}):
+            figure.savefig(content, format=file.suffix[1:], dpi=150, metadata=metadata)
+        write_bytes(file, content.getvalue())
+    return files

@@ -1,0 +1,130 @@
+"""One record again: its command with today's paths, into a folder of its own, and the number beside the recorded one."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from distill.report import Record, read_records
+from distill.rundir import RunDir, origin, read_json
+
+CHECKED = {"teacher": "TEACHER", "senses": "SENSES"}  # what an earlier command makes, and the variable that names it
+DROPPED = ("output_dir", "cache_dir")                 # places of the first run
+
+
+def find_record(records: Sequence[Record], given: str) -> Record:
+    """The record with the id `given`; ValueError where there is none."""
+    for record in records:
+        if record.id == given:
+            return record
+    raise ValueError(f"no record has the id {given!r}: `python -m distill report ids` lists them")
+
+
+def words_of(record: Record) -> list[str]:
+    """The words of its command after `python -m distill`, `--name=value` in two."""
+    return [part for word in shlex.split(record.command)[3:]
+            for part in (word.split("=", 1) if word.startswith("--") else [word])]
+
+
+def value_of(words: Sequence[str], name: str) -> str:
+    """What the words say last for --name, "" where they do not."""
+    return next((value for flag, value in reversed(list(zip(words, words[1:]))) if flag == f"--{name}"), "")
+
+
+def command(record: Record, paths: Mapping[str, str], out: Path) -> list[str]:
+    """The words that make the record again in `out`, read from `paths` (setting -> path; data_dir, model, teacher, senses; "": as
+    recorded)."""
+    words = words_of(record)
+    used = {name: path for name, path in paths.items() if path and (value_of(words, name) or name == "data_dir")}
+    words = without(words, (*DROPPED, *used)) + [word for name, path in used.items() for word in (f"--{name}", path)]
+    if words[0] == "report":
+        return ["report", "--records", str(out / "records.jsonl"), *words[1:]]
+    return [*words, "--output_dir", str(out)]
+
+
+def without(words: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The words but every `--name value` of these names."""
+    words = list(words)
+    for flag in (f"--{name}" for name in names):
+        while flag in words:
+            place = words.index(flag)
+            del words[place:place + 2]
+    return words
+
+
+def missing(record: Record, records: Sequence[Record], paths: Mapping[str, str]) -> list[str]:
+    """A line for every path that the record's number is made from and that is not here: what to set, and what makes it."""
+    words, lines = words_of(record), []
+    for name, variable in CHECKED.items():
+        recorded = value_of(words, name) or ("(none)" if name == "senses" and record.reading else "")
+        path = paths.get(name) or recorded
+        if not recorded or Path(path).exists():
+            continue
+        makers = [f"`sh scripts/reproduce.sh {maker.id}` ({maker.row}, seed {maker.seed})" for maker in
+                  teachers(record, records, value_of(words, "teacher"))] or ["a run that is not among these records"]
+        made = (f"the folder best/ of {' or '.join(makers)}" if name == "teacher"
+                else f"`python -m distill senses build {record.task} --teacher ...` with that teacher")
+        lines.append(f"--{name} {path} is not here: set {variable} to what was made by {made}")
+    return lines
+
+
+def teachers(record: Record, records: Sequence[Record], path: str) -> list[Record]:
+    """The records, one per command, of the run in whose best/ a command of `record` found its teacher. Recorded paths are
+    cut, so there may be several; those beside its own folder and of its seed come before all others."""
+    folder = Path(path).parent.name if Path(path).name == "best" else Path(path).name
+    beside = Path(value_of(words_of(record), "output_dir")).parent.name
+    found: dict[str, Record] = {}
+    for other in records:
+        made = Path(value_of(words_of(other), "output_dir"))
+        if (other.table, other.task, made.name) == (record.table, record.task, folder) and not other.reading:
+            found.setdefault(other.command, other)
+    likely = list(found.values())
+    for test in (lambda other: Path(value_of(words_of(other), "output_dir")).parent.name == beside,
+                 lambda other: other.seed == record.seed):
+        likely = [other for other in likely if test(other)] or likely
+    return likely
+
+
+def reproduce(record: Record, records: Sequence[Record], paths: Mapping[str, str], out: Path) -> str:
+    """Run the record's command into `out` (again after an interruption: it goes on) and say how the number compares.
+
+    ValueError where an input is missing, where the command fails, and where the number is off by more than its standard
+    error.
+    """
+    lines = missing(record, records, paths)
+    if lines:
+        raise ValueError(f"{record.id} was made by `{record.command}`; {'; '.join(lines)}")
+    out.mkdir(parents=True, exist_ok=True)
+    _run(command(record, paths, out))
+    if record.reading:
+        _run(["evaluate", record.task, "--checkpoint", str(out), "--senses", paths.get("senses") or value_of(words_of(record), "senses"),
+              "--data_dir", paths["data_dir"], "--output", str(out / "readings.json")])
+    value, facts = _found(record, out), origin([])
+    difference, allowed = 100 * (value - record.value), 100 * record.stderr
+    said = (f"{record.row}, {record.task} {record.split}, {record.metric}, seed {record.seed}\n"
+            f"recorded {100 * record.value:.2f}  ({record.device}, commit {record.commit})\n"
+            f"now      {100 * value:.2f}  ({facts['device']}, commit {facts['commit']})\n"
+            f"difference {difference:+.2f}, standard error of the recorded number {allowed:.2f}: ")
+    if abs(difference) > allowed + 1e-9:
+        raise ValueError(f"{said}not reproduced")
+    return f"{said}reproduced"
+
+
+def _run(words: Sequence[str]) -> None:
+    print(shlex.join(["python", "-m", "distill", *words]), flush=True)
+    status = subprocess.run([sys.executable, "-m", "distill", *words]).returncode
+    if status:
+        raise ValueError(f"the command above ended with status {status}: see what it said")
+
+
+def _found(record: Record, out: Path) -> float:
+    """The number that the record is about, as it was made again in `out`."""
+    if words_of(record)[0] == "report":
+        return find_record(read_records(out / "records.jsonl"), record.id).value
+    scores = read_json(out / "readings.json")[record.reading]["values"] if record.reading else RunDir(out).scores().values
+    key = f"{record.split}/{record.metric}"
+    if key not in scores:
+        raise ValueError(f"the run in {out} has no {key}, only {', '.join(scores)}: other metrics or splits were in use at commit "
+                         f"{record.commit}")
+    return scores[key]

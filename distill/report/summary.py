@@ -1,0 +1,80 @@
+"""What the runs of a folder say together: scores over seeds, differences, retention, on which split models were selected."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from data_utils.tasks import get_task, task_names
+from distill.report.folder import Run
+from distill.report.paired import Difference, mean_and_error, paired_difference
+from distill.report.tables import Column
+from distill.splits import HELD_OUT
+
+
+class Summary:
+    """What `runs` say together: rows are systems, columns (task, split, metric). What is held out of train is no column.
+
+    `baseline` and `teacher` are rows or "": differences are taken from the one, retention from the other.
+    """
+
+    def __init__(self, runs: Sequence[Run], baseline: str = "", teacher: str = ""):
+        self.runs, self.baseline, self.teacher = runs, baseline, teacher
+        named = [name for name in (teacher, baseline) if name]
+        self.rows = list(dict.fromkeys([*named, *sorted({run.row for run in runs})]))
+        order = list(task_names())
+        found = {(run.task.name, *key.split("/")) for run in runs for key in run.scores.values}
+        keys = [key for run in runs for key in run.scores.values]
+        self.columns = sorted((column for column in found if column[1] != HELD_OUT),
+                              key=lambda column: (order.index(column[0]), keys.index(f"{column[1]}/{column[2]}")))
+        self.doubts: list[str] = []
+        self.differences = {(row, column): difference for row in self.rows if baseline and row != baseline
+                            for column in self.columns if (difference := self._difference(row, column))}
+
+    def of(self, row: str, task: str = "") -> list[Run]:
+        """The runs of a system, on one task where it is given."""
+        return [run for run in self.runs if run.row == row and task in ("", run.task.name)]
+
+    def values(self, row: str, column: Column) -> dict[int, float]:
+        """The score of each seed, a fraction or correlation."""
+        task, split, metric = column
+        return {run.seed: run.scores.values[f"{split}/{metric}"] for run in self.of(row, task)
+                if f"{split}/{metric}" in run.scores.values}
+
+    def typical(self, row: str, fact: str, task: str = "") -> float | None:
+        """The median of a Run's `fact` ("parameters", "milliseconds") over those runs of a system that know it."""
+        known = [value for run in self.of(row, task) if (value := getattr(run, fact)) is not None]
+        return median(known) if known else None
+
+    def _difference(self, row: str, column: Column) -> Difference | None:
+        task, split, metric = column
+        ours, theirs = ({run.seed: run.predictions[split] for run in self.of(name, task) if split in run.predictions}
+                        for name in (row, self.baseline))
+        if not (self.values(row, column) and self.values(self.baseline, column)):
+            return None
+        try:
+            return paired_difference(metric, ours, theirs)
+        except ValueError as error:
+            self.doubts.append(f"no paired test of {row} against {self.baseline} on {task} {split}, {metric}: {error}")
+            return None
+
+    def retention(self, row: str) -> tuple[float, int, int] | None:
+        """What a system keeps of the teacher: the mean over tasks of its score divided by the teacher's; over how many
+        tasks; how many the teacher has. A task's score is the mean of its dev columns. Tasks in which the teacher is at
+        or below 0 say nothing and do not count."""
+        ours, theirs = self._task_scores(row), self._task_scores(self.teacher)
+        shared = [task for task in theirs if task in ours and theirs[task] > 0]
+        return (sum(ours[task] / theirs[task] for task in shared) / len(shared), len(shared), len(theirs)) if shared else None
+
+    def _task_scores(self, row: str) -> dict[str, float]:
+        found: dict[str, list[float]] = {}
+        for task, split, metric in self.columns:
+            values = self.values(row, (task, split, metric))
+            if values and split in get_task(task).dev_splits:
+                found.setdefault(task, []).append(mean_and_error(list(values.values()))[0])
+        return {task: sum(scores) / len(scores) for task, scores in found.items()}
+
+    def selecting(self) -> dict[tuple[str, str], list[str]]:
+        """The reported splits (task, split) that also selected the models of some systems, and which."""
+        splits = dict.fromkeys(column[:2] for column in self.columns)
+        found = {(task, split): [row for row in self.rows if any(run.scores.selected_on == split for run in self.of(row, task))]
+                 for task, split in splits}
+        return {split: rows for split, rows in found.items() if rows}

@@ -13,9 +13,9 @@ from distill.rundir import RunDir, write_bytes
 PANELS = 3              # in a line
 PANEL = 3.6, 2.9        # inches
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # told apart by all eyes
-MARKERS = "os^Dv<>Pp"
-AXES = {"parameters": (1e-6, "parameters, embeddings included (millions)"),
-        "milliseconds": (1.0, "time per example, one at a time (ms)")}
+MARKERS = "os^Dv<P"     # one fewer than colours: pairs repeat late
+FEW = 20                # points of a line that get marks
+AXES = {"parameters": (1e-6, "parameters with embeddings (M)"), "milliseconds": (1.0, "time for one example (ms)")}
 
 
 def plot(summary: Summary, folder: Path) -> tuple[list[Path], list[str]]:
@@ -52,7 +52,7 @@ def curves(runs: Sequence[Run]):
         for index, (seed, log) in enumerate(sorted(logs.items())):
             points = [(line["step"], factor * line[kind][name]) for line in log if name in line.get(kind, {})]
             axis.plot(*zip(*points), color=COLOURS[index % len(COLOURS)], linewidth=1.2, label=f"seed {seed}",
-                      marker="." if kind == "scores" else None)
+                      marker="." if len(points) <= FEW else None)
         title = f"loss term {name}, weight {_weights(logs, name)}" if kind == "terms" else name.replace("/", ", ")
         axis.set(title=title, xlabel="optimiser step", ylabel="mean per item" if kind == "terms" else "score (%)")
     _legend(figure, axes[0])
@@ -73,7 +73,7 @@ def trade_off(summary: Summary, fact: str):
         for index, row in enumerate(summary.rows):
             values, x = list(summary.values(row, column).values()), summary.typical(row, fact, column[0])
             mean, error = mean_and_error(values) if values and x is not None else (float("nan"), None)
-            axis.errorbar(factor * (x or 0), 100 * mean, 100 * (error or 0), label=row, marker=MARKERS[index % len(MARKERS)],
+            axis.errorbar(factor * (x or 0), 100 * mean, 100 * error if error else None, label=row, marker=MARKERS[index % len(MARKERS)],
                           color=COLOURS[index % len(COLOURS)], capsize=3, linestyle="none")
         axis.set(title=f"{column[0]} {column[1]}, {column[2]}", xlabel=label, ylabel="score (%)")
         axis.margins(0.15)

@@ -57,15 +57,15 @@ def missing(record: Record, records: Sequence[Record], paths: Mapping[str, str])
     """A line for every path that the record's number is made from and that is not here: what to set, and what makes it."""
     words, lines = words_of(record), []
     for name, variable in CHECKED.items():
-        recorded = value_of(words, name) or ("(none)" if name == "senses" and record.reading else "")
+        recorded = value_of(words, name)
         path = paths.get(name) or recorded
         if not recorded or Path(path).exists():
             continue
-        makers = [f"`sh scripts/reproduce.sh {maker.id}` ({maker.row}, seed {maker.seed})" for maker in
-                  teachers(record, records, value_of(words, "teacher"))] or ["a run that is not among these records"]
-        made = (f"the folder best/ of {' or '.join(makers)}" if name == "teacher"
-                else f"`python -m distill senses build {record.task} --teacher ...` with that teacher")
-        lines.append(f"--{name} {path} is not here: set {variable} to what was made by {made}")
+        makers = [f"`sh scripts/reproduce.sh {maker.id}` makes ({maker.row}, seed {maker.seed})" for maker in
+                  teachers(record, records, value_of(words, "teacher"))] or ["a run made that is not among these records"]
+        lines.append(f"--{name} {path} is not here: set {variable} to "
+                     + (f"the folder best/ of what {' or '.join(makers)}" if name == "teacher" else
+                        f"what `python -m distill senses build {record.task} --teacher ...` makes of that teacher"))
     return lines
 
 
@@ -98,8 +98,7 @@ def reproduce(record: Record, records: Sequence[Record], paths: Mapping[str, str
     out.mkdir(parents=True, exist_ok=True)
     _run(command(record, paths, out))
     if record.reading:
-        _run(["evaluate", record.task, "--checkpoint", str(out), "--senses", paths.get("senses") or value_of(words_of(record), "senses"),
-              "--data_dir", paths["data_dir"], "--output", str(out / "readings.json")])
+        _read_senses(record, paths, out)
     value, facts = _found(record, out), origin([])
     difference, allowed = 100 * (value - record.value), 100 * record.stderr
     said = (f"{record.row}, {record.task} {record.split}, {record.metric}, seed {record.seed}\n"
@@ -109,6 +108,15 @@ def reproduce(record: Record, records: Sequence[Record], paths: Mapping[str, str
     if abs(difference) > allowed + 1e-9:
         raise ValueError(f"{said}not reproduced")
     return f"{said}reproduced"
+
+
+def _read_senses(record: Record, paths: Mapping[str, str], out: Path) -> None:
+    """Score the run through senses: those that it was trained with, or those of its own states, as of any teacher."""
+    senses, data = paths.get("senses") or value_of(words_of(record), "senses"), ["--data_dir", paths["data_dir"]]
+    if not senses:
+        senses = str(out / "senses")
+        _run(["senses", "build", record.task, "--teacher", str(out / "best"), *data, "--output_dir", senses])
+    _run(["evaluate", record.task, "--checkpoint", str(out), "--senses", senses, *data, "--output", str(out / "readings.json")])
 
 
 def _run(words: Sequence[str]) -> None:

@@ -51,6 +51,8 @@ class Summary:
         if not (self.values(row, column) and self.values(self.baseline, column)):
             return None
         try:
+            if not (ours and theirs):
+                raise ValueError(f"the runs of {self.baseline if ours else row} kept no predictions of {split}")
             return paired_difference(metric, ours, theirs)
         except ValueError as error:
             self.doubts.append(f"no paired test of {row} against {self.baseline} on {task} {split}, {metric}: {error}")

@@ -4,6 +4,7 @@ A run's system, its row in the table, is its path below the folder without the p
 task: CoLA/pkd/seed-3, pkd/CoLA/seed-3 and seed-3/CoLA/pkd are all `pkd`. Where nothing is left, the folder's own name.
 """
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -105,7 +106,7 @@ def read_run(path: Path, folder: Path, notes: list[str]) -> Run:
 
 def _read_scores(file: Path) -> Scores:
     try:
-        scores = Scores.from_json(read_json(file))
+        scores = Scores.from_json(json.loads(file.read_text()))
         if not all(math.isfinite(value) and key.count("/") == 1 for key, value in scores.values.items()):
             raise ValueError("a value is no number")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
@@ -118,8 +119,8 @@ def _read_predictions(run: Path, notes: list[str]) -> dict[str, Predictions]:
     file = run / "best" / "predictions.npz"
     try:
         return load_predictions(file) if file.is_file() else {}
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        notes.append(f"no paired test with {run}: its predictions cannot be read ({error})")
+    except (OSError, ValueError, KeyError, BadZipFile):
+        notes.append(f"no paired test with {run}: its {file.name} is damaged")
         return {}
 
 

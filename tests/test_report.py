@@ -1,14 +1,22 @@
 """Records and the tables rendered from them."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
+from data_utils.tasks import get_task
+from distill.__main__ import main
 from distill.report import Record, read_records, write_records
+from distill.report.constant import constant_of
 from distill.report.paired import mean_and_error
 from distill.report.tables import render, table, tables_of
+from tests.finished import edit, write_run
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def record(row: str, value: float, seed: int, task: str = "MRPC", metric: str = "f1") -> Record:
@@ -58,3 +66,108 @@ def test_rendering_replaces_the_marked_lines_only_and_refuses_an_unknown_table()
     assert "old" not in rendered
     with pytest.raises(ValueError, match="other"):
         render(text.replace("main", "other"), tables_of([record("teacher", 0.8, 1)]))
+
+
+def test_old_lines_stay_as_they_are_when_a_record_joins_them(tmp_path):
+    old = (ROOT / "scripts" / "results.jsonl").read_text()
+    path = tmp_path / "results.jsonl"
+    path.write_text(old)
+    write_records(path, [replace(record("new", 0.8, 1), parameters=7)])
+    assert path.read_text().startswith(old) and read_records(path)[-1].parameters == 7
+
+
+def test_ids_are_short_stable_and_tell_all_records_apart():
+    records = read_records(ROOT / "scripts" / "results.jsonl")
+    assert len({found.id for found in records}) == len(records)
+    assert records[0].id == "fe9b8a52", "it is a name: it must not change"
+    assert replace(records[0], value=0.1, commit="other").id == records[0].id != replace(records[0], seed=9).id
+
+
+@pytest.mark.parametrize("values, is_bold", [([0.80, 0.82, 0.81], True), ([0.80, 0.82], False), ([0.71, 0.80, 0.71], False),
+                                             ([0.60, 0.62, 0.61], False)])
+def test_what_beats_the_named_control_beyond_two_errors_of_the_paired_difference_is_bold(values, is_bold):
+    control = [record("control", value, seed) for seed, value in enumerate((0.70, 0.72, 0.71))]
+    ours = [record("ours", value, seed) for seed, value in enumerate(values)]
+    assert ("| **" in table([*control, *ours], "control")) == is_bold
+    assert "**" not in table([*control, *ours])
+    shifted = [replace(found, seed=found.seed + 9) for found in ours]
+    assert "**" not in table([*control, *shifted], "control"), "no seed is shared"
+    with pytest.raises(ValueError, match="--baseline 'contrl' is no row: did you mean 'control'"):
+        table([*control, *ours], "contrl")
+
+
+def test_a_marker_may_name_the_control():
+    records = [record(row, value, seed) for row, value in (("the control", 0.7), ("ours", 0.8)) for seed in (1, 2, 3)]
+    text = "<!-- table main against the control -->\nold\n<!-- end -->\n"
+    rendered = render(text, tables_of(records))
+    assert rendered == f"<!-- table main against the control -->\n{table(records, 'the control')}\n<!-- end -->\n"
+    assert "| ours | **80.0 ± 0.0 (3)** |" in rendered and render(rendered, tables_of(records)) == rendered
+
+
+def test_a_folder_of_seeds_is_added_with_the_command_of_each_seed_and_its_parameters(tmp_path):
+    path, words = tmp_path / "results.jsonl", ["x", "train", "pkd", "CoLA", "--seeds", "1", "2", "--teacher", "/a/t/seed-{seed}/best",
+                                               "--output_dir", "/a/CoLA/pkd", "--bf16", "False"]
+    for seed in (1, 2):
+        write_run(tmp_path / "pkd" / f"seed-{seed}", "CoLA", seed, command=words)
+    edit(tmp_path / "pkd/seed-1/scores.json", values={"heldout/matthews": 0.9, "dev/matthews": 0.5})
+    assert main(["report", "--records", str(path), "add", "main", "pkd", str(tmp_path / "pkd")]) == 0
+    first, second = read_records(path)
+    assert (first.seed, second.seed, first.value, first.split) == (1, 2, 0.5, "dev"), "what is held out of train only selects"
+    assert second.command == ("python -m distill train pkd CoLA --seed 2 --teacher seed-2/best --output_dir pkd/seed-2 --bf16 False")
+    assert first.recipe == "pkd" and first.parameters == 1000 and first.reading == ""
+
+
+def test_a_reading_says_so_and_is_of_one_run(tmp_path, capsys):
+    path, scores = tmp_path / "results.jsonl", tmp_path / "readings.json"
+    for seed in (1, 2):
+        write_run(tmp_path / "pkd" / f"seed-{seed}", "CoLA", seed)
+    scores.write_text(json.dumps({"chosen senses": json.loads((tmp_path / "pkd/seed-1/scores.json").read_text())}))
+    words = ["report", "--records", str(path), "add", "main", "pkd", "--scores", str(scores)]
+    assert main([*words, str(tmp_path / "pkd")]) == 1 and not path.exists()
+    assert "is a reading of one run" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "pkd/seed-1")]) == 0 and read_records(path)[0].reading == "chosen senses"
+
+
+def test_nothing_is_added_of_a_folder_with_an_unfinished_seed(tmp_path, capsys):
+    for seed in (1, 2):
+        write_run(tmp_path / "pkd" / f"seed-{seed}", "CoLA", seed)
+    (tmp_path / "pkd/seed-2/DONE").unlink()
+    assert main(["report", "--records", str(tmp_path / "r.jsonl"), "add", "main", "pkd", str(tmp_path / "pkd")]) == 1
+    assert "seed-2 is not finished" in capsys.readouterr().err and not (tmp_path / "r.jsonl").exists()
+
+
+def test_the_constant_answer_is_the_most_frequent_class_or_the_mean_score_of_train(tiny_glue, tmp_path):
+    glue = tmp_path / "glue"
+    for name in ("CoLA", "MRPC", "STS-B"):
+        shutil.copytree(tiny_glue / name, glue / name)
+    lines = (glue / "MRPC/train.tsv").read_text(encoding="utf-8").splitlines()
+    (glue / "MRPC/train.tsv").write_text("\n".join([*lines, lines[2], lines[2]]) + "\n", encoding="utf-8")
+    assert lines[2].startswith("1\t")
+    for task in ("mrpc", "CoLA", "STS-B"):
+        assert main(["report", "--records", str(tmp_path / "r.jsonl"), "constant", task, "main", "--data_dir", str(glue)]) == 0
+    found = {(entry.task, entry.metric): entry for entry in read_records(tmp_path / "r.jsonl")}
+    dev = [line[0] for line in (glue / "MRPC/dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    share = dev.count("1") / len(dev)
+    assert found["MRPC", "accuracy"].value == pytest.approx(share) and found["MRPC", "f1"].value == pytest.approx(2 * share / (1 + share))
+    assert found["CoLA", "matthews"].value == found["STS-B", "pearson"].value == found["STS-B", "spearman"].value == 0.0
+    assert found["MRPC", "f1"].command.startswith("python -m distill report constant MRPC main --data_dir ")
+    assert constant_of(get_task("STS-B"), str(glue)).answer == pytest.approx(2.5)
+    assert constant_of(get_task("CoLA"), str(glue)).name == "class unacceptable", "of equally frequent classes the first"
+
+
+def test_ids_and_the_csv_of_a_table_name_each_record(tmp_path, capsys):
+    path = tmp_path / "r.jsonl"
+    records = [record("ours", 0.8, 1), replace(record("ours", 0.8, 1), table="other")]
+    write_records(path, records)
+    assert main(["report", "--records", str(path), "ids", "main"]) == 0
+    assert capsys.readouterr().out == f"{records[0].id}  main  MRPC dev, f1  80.0  seed 1  ours\n"
+    assert main(["report", "--records", str(path), "table", "main", "--csv", str(tmp_path / "t.csv")]) == 0
+    header, line = (tmp_path / "t.csv").read_text().splitlines()
+    assert header.startswith("id,table,row,task") and line.startswith(f"{records[0].id},main,ours,MRPC")
+
+
+def test_the_speed_table_takes_no_baseline_and_an_unknown_table_is_answered_with_the_list(capsys):
+    assert main(["report", "table", "speed", "--baseline", "x"]) == 1
+    assert "each row of the table `speed` names its own" in capsys.readouterr().err
+    assert main(["report", "table", "mian"]) == 1
+    assert "there are choices, main" in capsys.readouterr().err

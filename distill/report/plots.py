@@ -8,7 +8,7 @@ from pathlib import Path
 from distill.report.folder import Run
 from distill.report.paired import mean_and_error
 from distill.report.summary import Summary
-from distill.rundir import RunDir, write_bytes
+from distill.rundir import RunDir, SaveError, write_bytes
 
 PANELS = 3              # in a line
 PANEL = 3.6, 2.9        # inches
@@ -20,7 +20,10 @@ AXES = {"parameters": (1e-6, "parameters with embeddings (M)"), "milliseconds": 
 
 def plot(summary: Summary, folder: Path) -> tuple[list[Path], list[str]]:
     """Draw everything that the runs know into `folder`; returns the files, and a line for each plot that cannot be drawn."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"cannot make the folder {folder}: {error.strerror}") from error
     written, notes = [], []
     for row, task in dict.fromkeys((run.row, run.task.name) for run in summary.runs):
         runs = summary.of(row, task)

@@ -1,6 +1,6 @@
 """Scores: what an evaluation found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +43,11 @@ class Scores:
         """The scores in `content`, which may hold more. Files older than `selected_on` were selected on their first split."""
         first = next(iter(content["values"])).split("/")[0]
         return cls(**{"selected_on": first, **{name: content[name] for name in IN_JSON if name in content}})
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean over seeds and its standard error; no error for one seed."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
 
 
 def save_predictions(predictions: Mapping[str, Predictions], file: Path) -> None:

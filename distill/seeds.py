@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distill import workers
-from distill.report import mean_and_error
 from distill.rundir import RunDir, write_json, write_text
-from distill.scores import Scores
+from distill.scores import Scores, mean_and_error
 
 SEED = "{seed}"  # in a word of the command line: the seed of the run
 FOLDER = "seed-"

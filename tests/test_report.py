@@ -12,8 +12,8 @@ from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.report import Record, read_records, write_records
 from distill.report.constant import constant_of
-from distill.report.paired import mean_and_error
 from distill.report.tables import render, table, tables_of
+from distill.scores import mean_and_error
 from tests.finished import edit, write_run
 
 ROOT = Path(__file__).resolve().parents[1]

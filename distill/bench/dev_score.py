@@ -17,8 +17,8 @@ from distill.config import TrainConfig
 from distill.engine import fit
 from distill.evaluate import dev_splits, score
 from distill.recipes.finetune import LabelObjective
-from distill.report.paired import mean_and_error
 from distill.rundir import RunDir
+from distill.scores import mean_and_error
 from distill.vocabulary import held_vocabulary
 
 EPOCHS, WARMUP, WEIGHT_DECAY, MAX_GRAD_NORM = 3.0, 0.1, 0.01, 1.0

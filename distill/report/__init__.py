@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from distill.config import digest
 from distill.rundir import SaveError, read_json, write_text
+from distill.seeds import FOLDER, SEED
 from distill.splits import HELD_OUT
 from models.weights import stored_parameters
 
@@ -120,19 +121,24 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
             for key, value in scores["values"].items() if key.split("/")[0] != HELD_OUT]  # that part of train only selects
 
 
+def split_words(words: Sequence[str]) -> list[str]:
+    """The words of a command, `--name=value` in two."""
+    return [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+
+
 def of_one_seed(words: Sequence[str], seed: int) -> list[str]:
     """A command of `train ... --seeds 0 1 2` as the command of one of its seeds."""
-    words = list(words)
+    words = split_words(words)
     if "--seeds" not in words:
         return words
-    start = end = words.index("--seeds") + 1
-    while end < len(words) and words[end].isdigit():
+    start = end = words.index("--seeds")
+    while end + 1 < len(words) and not words[end + 1].startswith("--"):
         end += 1
-    words[start - 1:end] = ["--seed", str(seed)]
+    words[start:end + 1] = ["--seed", str(seed)]
     if "--output_dir" in words:
         place = words.index("--output_dir") + 1
-        words[place] = str(Path(words[place], f"seed-{seed}"))
-    return [word.replace("{seed}", str(seed)) for word in words]
+        words[place] = str(Path(words[place], f"{FOLDER}{seed}"))
+    return [word.replace(SEED, str(seed)) for word in words]
 
 
 def portable(words: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
 """The table of a folder of runs: for reading (markdown) and for computing (CSV)."""
 
-from distill.report.paired import SEEDS, STANDARD_ERRORS, Difference, mean_and_error
+from distill.report.paired import SEEDS, STANDARD_ERRORS, Difference
 from distill.report.summary import Summary
 from distill.report.tables import bold, cell, csv_text, markdown
+from distill.scores import mean_and_error
 
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_utils.metrics import draw_resamples, metric_function, metric_of_resamples
-from distill.scores import Predictions
+from distill.scores import Predictions, mean_and_error
 
 DRAWS = 1000
 STANDARD_ERRORS = 2  # that a difference has to exceed
@@ -66,11 +66,6 @@ def difference_by_seed(ours: Mapping[int, float], theirs: Mapping[int, float]) -
     if not found:
         return None
     return Difference(*mean_and_error(found), len(found))
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean over seeds and its standard error; no error for one seed."""
-    return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
 
 
 def _aligned(runs: Sequence[Predictions]) -> list[Predictions]:

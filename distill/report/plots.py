@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.report.folder import Run
-from distill.report.paired import mean_and_error
 from distill.report.summary import Summary
 from distill.rundir import RunDir, SaveError, write_bytes
+from distill.scores import mean_and_error
 
 PANELS = 3              # in a line
 PANEL = 3.6, 2.9        # inches

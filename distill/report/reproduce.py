@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from distill.report import Record, read_records
+from distill.report import Record, read_records, split_words
 from distill.rundir import RunDir, origin, read_json
 
 CHECKED = {"teacher": "TEACHER", "senses": "SENSES"}  # what an earlier command makes, and the variable that names it
@@ -22,9 +22,8 @@ def find_record(records: Sequence[Record], given: str) -> Record:
 
 
 def words_of(record: Record) -> list[str]:
-    """The words of its command after `python -m distill`, `--name=value` in two."""
-    return [part for word in shlex.split(record.command)[3:]
-            for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    """The words of its command after `python -m distill`."""
+    return split_words(shlex.split(record.command)[3:])
 
 
 def value_of(words: Sequence[str], name: str) -> str:
@@ -70,20 +69,28 @@ def missing(record: Record, records: Sequence[Record], paths: Mapping[str, str])
 
 
 def teachers(record: Record, records: Sequence[Record], path: str) -> list[Record]:
-    """The records, one per command, of the run in whose best/ a command of `record` found its teacher. Recorded paths are
-    cut, so there may be several; those beside its own folder and of its seed come before all others."""
-    folder = Path(path).parent.name if Path(path).name == "best" else Path(path).name
-    beside = Path(value_of(words_of(record), "output_dir")).parent.name
-    found: dict[str, Record] = {}
+    """The records, one per command, of the run in whose best/ a command of `record` found its teacher.
+
+    Recorded paths are cut, so there may be several; fine-tuned ones, those beside its own folder, and those of its seed
+    come before all others.
+    """
+    folder, own = Path(path.removesuffix("/best")), Path(value_of(words_of(record), "output_dir"))
+    made: dict[str, tuple[Record, Path]] = {}
     for other in records:
-        made = Path(value_of(words_of(other), "output_dir"))
-        if (other.table, other.task, made.name) == (record.table, record.task, folder) and not other.reading:
-            found.setdefault(other.command, other)
-    likely = list(found.values())
-    for test in (lambda other: Path(value_of(words_of(other), "output_dir")).parent.name == beside,
-                 lambda other: other.seed == record.seed):
-        likely = [other for other in likely if test(other)] or likely
-    return likely
+        place = Path(value_of(words_of(other), "output_dir"))
+        if (other.table, other.task) == (record.table, record.task) and other.command != record.command \
+                and not other.reading and _same_end(folder, place):
+            made.setdefault(other.command, (other, place))
+    likely = list(made.values())
+    for test in (lambda other, place: other.recipe == "finetune", lambda other, place: place.parent.name == own.parent.name,
+                 lambda other, place: other.seed == record.seed):
+        likely = [pair for pair in likely if test(*pair)] or likely
+    return [other for other, _ in likely]
+
+
+def _same_end(one: Path, other: Path) -> bool:
+    """Whether the shorter path is how the longer one ends."""
+    return all(a == b for a, b in zip(reversed(one.parts), reversed(other.parts)))
 
 
 def reproduce(record: Record, records: Sequence[Record], paths: Mapping[str, str], out: Path) -> str:

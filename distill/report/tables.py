@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from distill.report import Record
-from distill.report.paired import difference_by_seed, mean_and_error
+from distill.report.paired import difference_by_seed
+from distill.scores import mean_and_error
 
 Column = tuple[str, str, str]  # task, split, metric
 

@@ -5,6 +5,7 @@ of weight w counts like w equal rows. Values are fractions in [0, 1] or correlat
 something constant is 0.0, the value of a predictor that knows nothing.
 """
 import difflib
+import functools
 from typing import Callable, Iterator
 
 import numpy as np
@@ -80,8 +81,8 @@ def bootstrap_standard_error(name: str, predictions, targets, seed: int = 0, res
     if metric not in (pearson, spearman):
         (predictions, targets), counts = np.unique(np.stack([predictions, targets]), axis=1, return_counts=True)
         return float(np.std(_class_metric_of_counts(name, predictions, targets, rng.multinomial(rows, counts / rows, resamples))))
-    return float(np.std(np.concatenate([metric_of_resamples(name, predictions, targets, weights)
-                                        for weights in draw_resamples(rng, rows, resamples)])))
+    resampled = metric_of_resamples(name, predictions, targets)
+    return float(np.std(np.concatenate([resampled(weights) for weights in draw_resamples(rng, rows, resamples)])))
 
 
 def draw_resamples(rng: np.random.Generator, rows: int, resamples: int) -> Iterator[np.ndarray]:
@@ -92,17 +93,18 @@ def draw_resamples(rng: np.random.Generator, rows: int, resamples: int) -> Itera
                         for _ in range(start, min(start + at_once, resamples))]).astype(np.float64)
 
 
-def metric_of_resamples(name: str, predictions, targets, weights: np.ndarray) -> np.ndarray:
-    """Metric `name` [R] of R resamples of predictions [N] and targets [N]; weights [R, N]: how often each row is in each."""
+def metric_of_resamples(name: str, predictions, targets) -> Callable[[np.ndarray], np.ndarray]:
+    """Metric `name` of resamples of predictions [N] and targets [N]: a function of weights [R, N], how often each row is in each of
+    R resamples, that returns [R]. What does not depend on the resample is done once."""
     predictions, targets = _checked(predictions, targets)
     metric = metric_function(name)
     if metric is pearson:
-        return _correlation(predictions.astype(np.float64), targets.astype(np.float64), weights)
+        return functools.partial(_correlation, predictions.astype(np.float64), targets.astype(np.float64))
     if metric is spearman:
-        return _rank_correlation(_dense(predictions), _dense(targets), weights)
+        return functools.partial(_rank_correlation, _dense(predictions), _dense(targets))
     cells, cell = np.unique(np.stack([predictions, targets]), axis=1, return_inverse=True)
-    counts = weights @ (cell.reshape(-1, 1) == np.arange(cells.shape[1]))
-    return _class_metric_of_counts(name, *cells, np.rint(counts).astype(np.int64))
+    is_in_cell = (cell.reshape(-1, 1) == np.arange(cells.shape[1])).astype(np.float64)
+    return lambda weights: _class_metric_of_counts(name, *cells, np.rint(weights @ is_in_cell).astype(np.int64))
 
 
 def _class_metric_of_counts(name: str, predictions, targets, counts) -> np.ndarray:

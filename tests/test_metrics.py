@@ -137,7 +137,7 @@ def test_a_metric_of_many_resamples_at_once_is_that_of_each(name):
     predictions = np.where(rng.random(50) < 0.6, targets, 2 - targets) + (0.1 * targets if name in ("pearson", "spearman") else 0)
     weights = np.concatenate([*metrics.draw_resamples(rng, 50, 20), 9.0 * np.eye(50)[:1]])      # the last one: a single row
     assert weights[:-1].sum(1) == pytest.approx(50)
-    found = metrics.metric_of_resamples(name, predictions, targets, weights)
+    found = metrics.metric_of_resamples(name, predictions, targets)(weights)
     assert found == pytest.approx([metric_function(name)(predictions, targets, row) for row in weights], abs=1e-12)
 
 

@@ -50,10 +50,9 @@ def paired_difference(metric: str, ours: Mapping[int, Predictions], theirs: Mapp
     values = [metric_function(metric)(one.predicted, one.target) - metric_function(metric)(other.predicted, other.target)
               for one, other in pairs]
     generator, rows = np.random.default_rng(seed), len(pairs[0][0].uid)
-    drawn_KR = np.concatenate([
-        np.stack([metric_of_resamples(metric, one.predicted, one.target, weights)
-                  - metric_of_resamples(metric, other.predicted, other.target, weights) for one, other in pairs])
-        for weights in draw_resamples(generator, rows, draws)], axis=1)
+    resampled = [tuple(metric_of_resamples(metric, run.predicted, run.target) for run in pair) for pair in pairs]
+    drawn_KR = np.concatenate([np.stack([one(weights) - other(weights) for one, other in resampled])
+                               for weights in draw_resamples(generator, rows, draws)], axis=1)
     picked = generator.integers(0, len(seeds), (max(len(seeds) - 1, 1), draws))
     means_R = np.take_along_axis(drawn_KR, picked, axis=0).mean(0)
     return Difference(float(np.mean(values)), float(means_R.std(ddof=1)), len(seeds))

@@ -93,5 +93,5 @@ def render(text: str, tables: Mapping[str, Callable[..., str]]) -> str:
             raise ValueError(f"there is no record of the table {match['name']!r}")
         return f"{match['marker']}\n{tables[match['name']](match['row'] or '')}\n<!-- end -->"
 
-    marker = r"(?P<marker><!-- table (?P<name>\S+)(?: against (?P<row>.+?))? -->)\n.*?<!-- end -->"
+    marker = r"(?P<marker><!-- table (?P<name>\S+)(?: against (?P<row>[^\n]+?))? -->)\n.*?<!-- end -->"
     return re.sub(marker, replaced, text, flags=re.DOTALL)

@@ -17,7 +17,7 @@ from distill.rundir import RunDir
 from distill.schedules import Weight
 from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
-from distill.splits import read_splits, split_fingerprints, train_split
+from distill.splits import read_splits, split_fingerprints, train_split, warn_of_seen
 from distill.teacher import LiveTeacher, Teacher, Wanted
 from distill.teacher_cache import cache_bytes, cache_key, cached_teacher
 from distill.terms import Labels, SoftTargets, Term
@@ -139,6 +139,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
         raise ValueError(f"the student {cfg.student} has another vocabulary than the teacher, and this recipe compares their "
                          "tokens one by one: logit_kd and pkd compare whole examples and remain possible; or take a student "
                          "with the teacher's vocabulary, or --student truncate:N")
+    warn_of_seen(Path(cfg.teacher), cfg)
     train, evaluation = read_splits(student, task, cfg)
     weights = fingerprint(Path(cfg.teacher))
     run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "teacher": weights,

@@ -6,6 +6,9 @@
 Which examples are held out is a function of their rows in the train file alone (data_utils/draws.py).
 """
 
+import logging
+from pathlib import Path
+
 import numpy as np
 
 from data_utils.draws import held_out
@@ -14,9 +17,12 @@ from data_utils.readers import data_fingerprint
 from data_utils.tasks import Task
 from distill.config import TaskConfig
 from distill.evaluate import dev_splits, encode_split
+from distill.rundir import read_json
+from distill.scores import Scores
 from models.encoder import Encoder
 
 HELD_OUT = "heldout"
+logger = logging.getLogger(__name__)
 
 
 def read_splits(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedDataset, dict[str, EncodedDataset]]:
@@ -36,6 +42,17 @@ def train_split(encoder: Encoder, task: Task, cfg: TaskConfig) -> EncodedDataset
 def split_fingerprints(task: Task, cfg: TaskConfig) -> dict[str, str]:
     """The checksum of every file that read_splits() reads."""
     return {split: data_fingerprint(task, split, cfg.data_dir) for split in ("train", *task.dev_splits)}
+
+
+def warn_of_seen(teacher: Path, cfg: TaskConfig) -> None:
+    """Say where the teacher in the folder `teacher` was trained on the examples that are held out from its student."""
+    file = teacher / "scores.json"
+    if cfg.select_on != HELD_OUT or not file.is_file():  # a downloaded teacher does not say
+        return
+    selected_on = Scores.from_json(read_json(file)).selected_on
+    if selected_on != HELD_OUT:
+        logger.warning("--select_on %s: the teacher %s was selected on %s and trained on the held-out examples, which flatters its "
+                       "students there; train it with --select_on %s as well", HELD_OUT, teacher, selected_on, HELD_OUT)
 
 
 def _parts(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedDataset, dict[str, EncodedDataset]]:

@@ -15,7 +15,7 @@ from distill.__main__ import main
 from distill.config import TaskConfig
 from distill.rundir import RunDir
 from distill.scores import Predictions, Scores, load_predictions, save_predictions
-from distill.splits import read_splits
+from distill.splits import read_splits, warn_of_seen
 from models.checkpoint import load_encoder
 
 FIRST_HELD_OUT = [2, 18, 29, 30, 31, 43, 68, 72, 75, 82]  # published: results on held-out examples depend on it
@@ -129,14 +129,29 @@ def test_scores_of_before_were_selected_on_their_first_split(tmp_path):
 
 @pytest.mark.parametrize("student", ["truncate:half", "deberta"])
 def test_a_student_learns_from_the_teachers_answers_on_what_is_not_held_out(
-        student, selected, tiny_glue, tiny_deberta, tmp_path, capsys):
+        student, selected, tiny_glue, tiny_deberta, tmp_path, capsys, caplog):
     """With a vocabulary of its own the student's examples are not the teacher's: both must leave out the same ones."""
     student = str(tiny_deberta) if student == "deberta" else student
     assert main(["train", "logit_kd", "SST-2", "--teacher", str(selected["SST-2"] / "best"), "--student", student, "--data_dir",
                  str(tiny_glue), "--output_dir", str(tmp_path / "out"), "--max_steps", "3", "--select_on", "heldout"]) == 0
-    assert "selected on heldout" in capsys.readouterr().out
+    assert "selected on heldout" in capsys.readouterr().out and "trained on the held-out" not in caplog.text
     (uid,) = (np.load(file) for file in (tmp_path / "out/cache").rglob("uid.npy"))
     assert uid.tolist() == np.flatnonzero(~held_out(np.arange(48))).tolist()
+
+
+def test_a_teacher_that_was_trained_on_the_held_out_examples_is_said(selected, tiny_bert, tiny_glue, tmp_path, caplog):
+    teacher, said = tmp_path / "teacher/best", "was selected on dev and trained on the held-out examples"
+    assert main(words("SST-2", tiny_bert, tiny_glue, tmp_path / "teacher", "--max_steps", 1)) == 0
+    for select_on in ("dev", "heldout"):
+        assert said not in caplog.text
+        assert main(["train", "logit_kd", "SST-2", "--teacher", str(teacher), "--data_dir", str(tiny_glue), "--output_dir",
+                     str(tmp_path / select_on), "--max_steps", "1", "--select_on", select_on]) == 0
+    assert said in caplog.text
+    caplog.clear()
+    (teacher / "scores.json").unlink()
+    for unknown_or_fair in (teacher, selected["SST-2"] / "best"):
+        warn_of_seen(unknown_or_fair, TaskConfig(select_on="heldout"))
+    assert said not in caplog.text
 
 
 # ---- predictions

@@ -11,7 +11,7 @@ from data_utils.batching import TrainStream
 from data_utils.tasks import Task
 from distill.config import TaskConfig, setting
 from distill.engine import fit
-from distill.evaluate import score
+from distill.evaluate import check_length, score
 from distill.objective import Objective
 from distill.rundir import RunDir
 from distill.schedules import Weight
@@ -141,10 +141,11 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
                          "with the teacher's vocabulary, or --student truncate:N")
     warn_of_seen(Path(cfg.teacher), cfg)
     train, evaluation = read_splits(student, task, cfg)
+    read = train if same_vocabulary else train_split(teacher, task, cfg)
+    check_length(teacher, int(read.lengths.max()))
     weights = fingerprint(Path(cfg.teacher))
     run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "teacher": weights,
                         **({"senses": dict(senses.provenance)} if senses else {})})
-    read = train if same_vocabulary else train_split(teacher, task, cfg)
     live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
     key = cache_key(weights, f"{senses.digest()} {lookup.similarity}" if senses else "", read, cfg, objective.wanted)
     objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.path / "cache") / key, cfg)

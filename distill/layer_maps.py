@@ -22,7 +22,12 @@ def layer_pairs(spec: str, student: int, teacher: int) -> tuple[tuple[int, int],
     if spec in ("skip", "last"):
         if student == 1:
             raise ValueError(f"--layer_map {spec}: a student of one layer has none below its last; give pairs, as 1:{teacher}")
-        return uniform[1:-1] if spec == "skip" else tuple((layer, teacher - student + layer) for layer in range(1, student))
+        if spec == "skip":
+            return uniform[1:-1]
+        if student > teacher:
+            raise ValueError(f"--layer_map last: the student has {student} layers, the teacher only {teacher}; give skip, uniform, "
+                             "or pairs student:teacher")
+        return tuple((layer, teacher - student + layer) for layer in range(1, student))
     if re.fullmatch(r"\d+:\d+(,\d+:\d+)*", spec):
         pairs = tuple(tuple(map(int, pair.split(":"))) for pair in spec.split(","))
         if all(one <= student and other <= teacher for one, other in pairs):

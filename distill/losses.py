@@ -120,4 +120,5 @@ def _relation_kl(student_BTD: Tensor, teacher_BTD: Tensor, mask_BT: Tensor, head
 def _scores(query_BTD: Tensor, key_BTD: Tensor, heads: int) -> Tensor:
     """<q_hi, k_hj> / sqrt(d) [B, H, T, T] in float32, D cut into `heads` of width d."""
     query, key = (vectors.float().unflatten(-1, (heads, -1)).transpose(1, 2) for vectors in (query_BTD, key_BTD))
-    return query @ key.mT / math.sqrt(query.shape[-1])
+    with torch.autocast(query.device.type, enabled=False):  # it would multiply in half precision again
+        return query @ key.mT / math.sqrt(query.shape[-1])

@@ -11,10 +11,12 @@ import fcntl
 import hashlib
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -26,12 +28,13 @@ from distill import workers
 from distill.arrays import mapped_array
 from distill.precision import uses_bf16
 from distill.progress import bar
-from distill.rundir import read_json, whole_folder, write_folder, write_json
+from distill.rundir import SaveError, read_json, whole_folder, write_folder, write_json
 from distill.teacher import LiveTeacher, Wanted
 from models.outputs import Outputs
 from models.weights import check_checksums
 
 CACHE_TOKENS = 8192
+WAIT_SECONDS = 1
 NO_SENSE = 255  # in the cache, a byte per token
 PROJECTIONS = ("query", "key", "value")
 logger = logging.getLogger(__name__)
@@ -58,16 +61,13 @@ def columns(teacher: LiveTeacher) -> list[Column]:
     """The columns of what `teacher` is wanted for."""
     encoder, wanted = teacher.encoder, teacher.wanted
 
-    def width(layer: int) -> int:
-        return encoder.width if layer == encoder.depth else encoder.config.hidden_size
-
     found = [Column("logits", False, encoder.info.num_labels, np.float32, lambda outputs: outputs.logits)]
     if wanted.senses:
         found.append(Column("senses", True, 1, np.uint8,
                             lambda outputs: outputs.senses.where(outputs.senses >= 0, NO_SENSE).unsqueeze(-1)))
-    found += [Column(f"cls.{layer}", False, width(layer), np.float32, lambda outputs, layer=layer: outputs.hidden[layer][:, 0])
+    found += [Column(f"cls.{layer}", False, encoder.width_of(layer), np.float32, lambda outputs, layer=layer: outputs.hidden[layer][:, 0])
               for layer in wanted.cls]
-    found += [Column(f"hidden.{layer}", True, width(layer), np.float16, lambda outputs, layer=layer: outputs.hidden[layer])
+    found += [Column(f"hidden.{layer}", True, encoder.width_of(layer), np.float16, lambda outputs, layer=layer: outputs.hidden[layer])
               for layer in wanted.hidden]
     found += [Column(f"{kind}.{layer}", True, encoder.config.hidden_size, np.float16,
                      lambda outputs, layer=layer, place=place: outputs.projections[layer][place])
@@ -180,14 +180,36 @@ def _build(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> None:
 
 @contextmanager
 def _turn(folder: Path) -> Iterator[None]:
-    """Wait until no other run is making this cache."""
-    if not workers.is_main():
+    """Wait until no other run is making this cache. Ranks ask together, again and again: one that waits for another in a
+    collective runs into its time limit."""
+    opened: list[IO] = []
+    workers.on_main(lambda: opened.append(_open_lock(folder)))
+    with opened[0] if opened else nullcontext():
+        said = False
+        while workers.any_rank(any(map(_is_taken, opened))):
+            if not said:
+                logger.info("waiting for another run, which is making the teacher's cache %s", folder)
+            said = True
+            time.sleep(WAIT_SECONDS)
         yield
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(folder.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+
+
+def _open_lock(folder: Path) -> IO:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return folder.with_name(folder.name + ".lock").open("w")
+    except OSError as error:
+        raise SaveError(f"cannot make the teacher's cache in {folder.parent} ({error.strerror}): name another folder with "
+                        "--cache_dir") from error
+
+
+def _is_taken(lock: IO) -> bool:
+    """Whether another run holds the lock; if not, this one does from now on, until it closes the file."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _is_whole(folder: Path) -> bool:

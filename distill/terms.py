@@ -79,14 +79,22 @@ class ClsStates(Term):
         super().__init__()
         self.pairs = tuple(pairs)
         self.wanted = Wanted(cls=tuple(layer for _, layer in self.pairs))
-        same_width("pkd compares [CLS] states", student, teacher, "relation_kd, tinybert and logit_kd take any width")
+        for one, other in self.pairs:
+            if student.width_of(one) != teacher.width_of(other):
+                raise ValueError(f"pkd compares [CLS] states: the student's layer {one} is {student.width_of(one)} wide, the "
+                                 f"teacher's layer {other} {teacher.width_of(other)}; relation_kd, tinybert and logit_kd take any "
+                                 "width")
 
     def forward(self, found, target, batch):
         return sum(normalised_distance(found.hidden[one][:, 0], target.hidden[other][:, 0]).sum() for one, other in self.pairs)
 
 
 class HiddenStates(Term):
-    """Hidden states of every token, summed over pairs of layers; behind one learned projection where widths differ."""
+    """Hidden states of every token, summed over pairs of layers (TinyBERT).
+
+    Where widths differ a learned projection comes between, the same for all pairs of these widths. The student's last
+    states have the teacher's width already: they have passed the student's adaptor.
+    """
 
     name = "hidden"
 
@@ -94,16 +102,21 @@ class HiddenStates(Term):
         super().__init__()
         self.pairs = tuple(pairs)
         self.wanted = Wanted(hidden=tuple(layer for _, layer in self.pairs))
-        widths = student.config.hidden_size, teacher.config.hidden_size
-        self.project = nn.Linear(*widths) if widths[0] != widths[1] else nn.Identity()
+        widths = sorted({(student.width_of(one), teacher.width_of(other)) for one, other in self.pairs})
+        self.projections = nn.ModuleDict({f"{one} to {other}": nn.Linear(one, other) for one, other in widths if one != other})
 
     def count(self, batch):
         return batch.tokens
 
+    def project(self, states: Tensor, width: int) -> Tensor:
+        """States of the student [..., D] as [..., width]."""
+        own = states.shape[-1]
+        return states if own == width else self.projections[f"{own} to {width}"](states)
+
     def forward(self, found, target, batch):
         real = batch.attention_mask.bool()
-        return sum(mean_squared_error(self.project(found.hidden[one][real]), target.hidden[other][real]).sum()
-                   for one, other in self.pairs)
+        pairs = [(found.hidden[one][real], target.hidden[other][real]) for one, other in self.pairs]
+        return sum(mean_squared_error(self.project(one, other.shape[-1]), other).sum() for one, other in pairs)
 
 
 class AttentionScores(Term):
@@ -114,10 +127,14 @@ class AttentionScores(Term):
     def __init__(self, pairs: Pairs, student: Encoder, teacher: Encoder):
         super().__init__()
         self.pairs = tuple((one, other) for one, other in pairs if one and other)  # embeddings have no attention
+        if not self.pairs:
+            raise ValueError("--layer_map pairs nothing but embeddings, which have no attention: pair layers from 1 on, or set "
+                             "--attention_weight 0")
         self.heads = student.config.num_attention_heads
         if self.heads != teacher.config.num_attention_heads:
             raise ValueError(f"tinybert compares attention heads: the student has {self.heads}, the teacher "
-                             f"{teacher.config.num_attention_heads}; relation_kd takes any number of heads")
+                             f"{teacher.config.num_attention_heads}; set --attention_weight 0, or take relation_kd, for which "
+                             "any number of heads does")
         self.wanted = Wanted(projections=tuple(layer for _, layer in self.pairs))
         student.keep_projections(one for one, _ in self.pairs)
 
@@ -196,10 +213,3 @@ class Senses(Term):
             lowest = -1e4  # where a type has no such sense: no weight, and no nan of inf - inf
             return soft_targets(scores_MK.clamp(min=lowest), wanted_MK.clamp(min=lowest), self.temperature).sum()
         return sense_cross_entropy(scores_MK / self.temperature, target.senses[chosen]).sum()
-
-
-def same_width(what: str, student: Encoder, teacher: Encoder, instead: str) -> None:
-    """ValueError where the hidden states of the two have another width; says what is possible `instead`."""
-    widths = student.config.hidden_size, teacher.config.hidden_size
-    if widths[0] != widths[1]:
-        raise ValueError(f"{what}: the student's are {widths[0]} wide, the teacher's {widths[1]}; {instead}")

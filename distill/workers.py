@@ -60,7 +60,10 @@ def on_main(action: Callable[[], None]) -> None:
         except (ValueError, OSError) as error:
             failure = error
     if any_rank(failure is not None):
-        raise failure or FailedElsewhere("rank 0 failed")
+        try:
+            raise failure or FailedElsewhere("rank 0 failed")
+        finally:
+            del failure  # its traceback holds this frame: the cycle would keep files and locks open
 
 
 def barrier() -> None:

@@ -78,6 +78,10 @@ class Encoder(nn.Module):
     def depth(self) -> int:
         return self.config.num_hidden_layers
 
+    def width_of(self, layer: int) -> int:
+        """Width of the hidden states H[layer]; the last one has passed the adaptor."""
+        return self.width if layer == self.depth else self.config.hidden_size
+
     @property
     def max_positions(self) -> int | None:
         """The longest sequence that the model can read; None where positions are only relative (DeBERTa-v2/v3)."""

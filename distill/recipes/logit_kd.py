@@ -4,12 +4,14 @@
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from data_utils.tasks import Task
 from distill import distillation
-from distill.distillation import DistilConfig, distil, label_terms
+from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.rundir import RunDir
 from distill.scores import Scores
+from models.encoder import Encoder
 
 default_preset = distillation.default_preset
 
@@ -30,6 +32,11 @@ PRESET_DEFAULTS = {
 }
 
 
+def terms(cfg: Config, task: Task, student: Encoder, teacher: Encoder) -> list[WeightedTerm]:
+    """The labels, the teacher's soft targets."""
+    return label_terms(cfg, task)
+
+
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores."""
-    return distil(cfg, task, run_dir, lambda student, teacher: label_terms(cfg, task))
+    return distil(cfg, task, run_dir, partial(terms, cfg, task))

@@ -4,11 +4,12 @@
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from data_utils.tasks import Task
 from distill import distillation
 from distill.config import setting
-from distill.distillation import DistilConfig, distil, label_terms
+from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import layer_pairs
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -39,10 +40,12 @@ PRESET_DEFAULTS = {
 }
 
 
+def terms(cfg: Config, task: Task, student: Encoder, teacher: Encoder) -> list[WeightedTerm]:
+    """The labels, the teacher's soft targets, its [CLS] states."""
+    pairs = layer_pairs(cfg.layer_map, student.depth, teacher.depth)
+    return [*label_terms(cfg, task), (ClsStates(pairs, student, teacher), cfg.cls_weight)]
+
+
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores."""
-    def terms(student: Encoder, teacher: Encoder):
-        pairs = layer_pairs(cfg.layer_map, student.depth, teacher.depth)
-        return [*label_terms(cfg, task), (ClsStates(pairs, student, teacher), cfg.cls_weight)]
-
-    return distil(cfg, task, run_dir, terms)
+    return distil(cfg, task, run_dir, partial(terms, cfg, task))

@@ -8,11 +8,12 @@ Differs: divided by the tokens of the step, not by those of each example.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from data_utils.tasks import Task
 from distill import distillation
 from distill.config import setting
-from distill.distillation import DistilConfig, distil, label_terms
+from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.terms import Relations
@@ -53,10 +54,12 @@ def usual_layer(depth: int) -> int:
     return depth if depth <= SHALLOW else round(depth * 21 / 24)
 
 
+def terms(cfg: Config, task: Task, student: Encoder, teacher: Encoder) -> list[WeightedTerm]:
+    """The labels, the teacher's soft targets, its relations."""
+    pair = student.depth, cfg.teacher_layer or usual_layer(teacher.depth)
+    return [*label_terms(cfg, task), (Relations(pair, cfg.relation_heads, student, teacher), cfg.relation_weight)]
+
+
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores."""
-    def terms(student: Encoder, teacher: Encoder):
-        pair = student.depth, cfg.teacher_layer or usual_layer(teacher.depth)
-        return [*label_terms(cfg, task), (Relations(pair, cfg.relation_heads, student, teacher), cfg.relation_weight)]
-
-    return distil(cfg, task, run_dir, terms)
+    return distil(cfg, task, run_dir, partial(terms, cfg, task))

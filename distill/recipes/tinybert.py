@@ -8,11 +8,12 @@ Differs: one learning rate for both parts; no augmented data; W only where width
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from data_utils.tasks import Task
 from distill import distillation
 from distill.config import setting
-from distill.distillation import DistilConfig, distil, label_terms
+from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import layer_pairs
 from distill.rundir import RunDir
 from distill.schedules import since, until
@@ -36,6 +37,10 @@ class Config(DistilConfig):
         super().__post_init__()
         if not 0 < self.intermediate_share < 1:
             raise ValueError(f"--intermediate_share {self.intermediate_share}: expected a number between 0 and 1")
+        for part, one, other in (("before", "hidden", "attention"), ("after", "ce", "kl")):
+            if getattr(self, f"{one}_weight") == getattr(self, f"{other}_weight") == 0:
+                raise ValueError(f"--{one}_weight 0 and --{other}_weight 0: the steps {part} --intermediate_share would learn "
+                                 "nothing; set one of them above 0")
 
 
 def _published(intermediate: int, **settings) -> dict:
@@ -59,12 +64,15 @@ PRESET_DEFAULTS = {
 }
 
 
+def terms(cfg: Config, task: Task, student: Encoder, teacher: Encoder) -> list[WeightedTerm]:
+    """Hidden states and attention scores up to cfg.intermediate_share of the steps, the teacher's soft targets and the
+    labels from there on."""
+    pairs, share = layer_pairs(cfg.layer_map, student.depth, teacher.depth), cfg.intermediate_share
+    inside = [(HiddenStates, cfg.hidden_weight), (AttentionScores, cfg.attention_weight)]
+    return [*((term(pairs, student, teacher), until(share, weight)) for term, weight in inside if weight),
+            *((term, since(share, weight)) for term, weight in label_terms(cfg, task) if weight)]
+
+
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores."""
-    def terms(student: Encoder, teacher: Encoder):
-        pairs, share = layer_pairs(cfg.layer_map, student.depth, teacher.depth), cfg.intermediate_share
-        return [(HiddenStates(pairs, student, teacher), until(share, cfg.hidden_weight)),
-                (AttentionScores(pairs, student, teacher), until(share, cfg.attention_weight)),
-                *((term, since(share, weight)) for term, weight in label_terms(cfg, task) if weight)]
-
-    return distil(cfg, task, run_dir, terms)
+    return distil(cfg, task, run_dir, partial(terms, cfg, task))

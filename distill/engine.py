@@ -101,8 +101,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             module.train()
             batch = stream.next()
             _set_learning_rate(run.optimizer, cfg, run.step, steps)
-            counts = objective.counts(batch)
-            weights = objective.weights(run.step / steps)
+            counts, weights = objective.counts(batch), objective.weights(run.step / steps)
             sums = _accumulate(run, replica, weights, counts, batch, cfg, run.step / steps)
             _update(run, sums, cfg)
             run.step += 1
@@ -199,7 +198,8 @@ def _note_terms(run: Training, sums: dict[str, torch.Tensor], counts: dict[str, 
 
 
 def _log(run: Training, objective: Objective, run_dir: RunDir, cfg: TrainConfig, steps: int, started: float) -> None:
-    """One line of log.jsonl: each term (its mean since the last line, unweighted), each weight, rate, speed."""
+    """One line of log.jsonl: each term (its mean since the last line over the steps in which it had a weight, unweighted),
+    each weight, rate, speed."""
     totals = workers.total({name: float(value) for name, value in run.term_sums.items()})
     if workers.is_main():
         terms = {name: total / max(run.term_counts[name], 1) for name, total in totals.items()}

@@ -21,5 +21,5 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def forward(self, student: nn.Module, batch, progress: float) -> dict[str, Tensor]:
-        """The sum (a scalar tensor) of each term over one micro-batch; the keys of counts()."""
+        """The sum (a scalar tensor) of each term over one micro-batch; the keys of counts(). At weight 0 any sum will do."""
         raise NotImplementedError

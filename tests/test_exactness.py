@@ -12,13 +12,13 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from data_utils.batching import collate
-from distill import engine, teacher_cache
+from distill import engine
 from distill.engine import NonFiniteLossError
-from distill.teacher import Wanted
-from distill.teacher_cache import cached_teacher
 from models.checkpoint import load_encoder
+from tests import formulas
 from tests.training import (
     KINDS,
+    METHODS,
     Parts,
     assert_same,
     free_port,
@@ -58,28 +58,38 @@ def gradient_by_hand(folder, kind) -> torch.Tensor:
     parts = Parts(folder, kind, settings(**WHOLE_STEP))
     batch, student = parts.stream().next(), parts.student.train()
     found = student(batch)
-    labels = (found.logits[:, 0] - batch.target).square().mean() if parts.task.is_regression else \
-        -found.logits.log_softmax(-1)[torch.arange(13), batch.target].mean()
-    loss = labels
+    loss = labels = formulas.cross_entropy(found, batch)
     if "sense" in kind:
-        teacher = parts.teacher(batch)
-        if parts.task.is_regression:
-            soft = (found.logits - teacher.logits).square().mean()
-        else:
-            p, q = (teacher.logits / 2).softmax(-1), (found.logits / 2).softmax(-1)
-            soft = 4 * (p * (p.log() - q.log())).sum(-1).mean()
-        total, tokens, (centroids, offsets) = 0.0, 0, (parts.lookup.centroids, parts.lookup.offsets.tolist())
-        for row, place in batch.attention_mask.nonzero().tolist():
-            token = int(batch.input_ids[row, place])
-            own = centroids[offsets[token]:offsets[token + 1]]
-            if len(own) and token not in parts.special:
-                choice = (own @ teacher.hidden[-1][row, place]).argmax()
-                total = total - (own @ found.hidden[-1][row, place]).log_softmax(0)[choice]
-                tokens += 1
-        assert 20 < tokens < batch.tokens - 26, "types without senses, [CLS] and [SEP] must be in the batch"
-        loss = 0.7 * total / tokens + 1.3 * labels + 0.4 * soft
+        soft = formulas.soft_targets(found, parts.teacher(batch), 2.0, parts.task.is_regression)
+        loss = 0.7 * senses_by_hand(parts, found, batch) + 1.3 * labels + 0.4 * soft
+    elif kind in METHODS:
+        teacher = parts.teacher.encoder
+        target, pairs = teacher(batch), ((0, 0), (1, 2), (2, 4))
+        answers = 1.3 * labels + 0.4 * formulas.soft_targets(found, target, 2.0, parts.task.is_regression)
+        loss = {"logit_kd": lambda: answers,
+                "pkd": lambda: answers + formulas.cls_states(found, target, pairs),
+                "tinybert": lambda: formulas.hidden_states(found, target, batch, pairs, parts.objective.terms["hidden"].project)
+                + 1e3 * formulas.attention_scores(student, teacher, found, target, batch, pairs[1:], 2),
+                "relation_kd": lambda: answers + 1e3 * formulas.relations(student, teacher, found, target, batch, (2, 4), 8)}[kind]()
     loss.backward()
-    return torch.cat([parameter.grad.flatten() for parameter in student.parameters()])
+    learned = [*student.parameters(), *parts.objective.parameters()]
+    return torch.cat([parameter.grad.flatten() if parameter.grad is not None else torch.zeros(parameter.numel())
+                      for parameter in learned])
+
+
+def senses_by_hand(parts, found, batch) -> torch.Tensor:
+    """The sense loss token by token."""
+    teacher, total, tokens = parts.teacher(batch), 0.0, 0
+    centroids, offsets = parts.lookup.centroids, parts.lookup.offsets.tolist()
+    for row, place in batch.attention_mask.nonzero().tolist():
+        token = int(batch.input_ids[row, place])
+        own = centroids[offsets[token]:offsets[token + 1]]
+        if len(own) and token not in parts.special:
+            choice = (own @ teacher.hidden[-1][row, place]).argmax()
+            total = total - (own @ found.hidden[-1][row, place]).log_softmax(0)[choice]
+            tokens += 1
+    assert 20 < tokens < batch.tokens - 26, "types without senses, [CLS] and [SEP] must be in the batch"
+    return total / tokens
 
 
 def distance(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -144,68 +154,6 @@ def test_the_best_score_is_kept_and_not_the_last(tiny_bert, tmp_path):
     assert json.loads((tmp_path / "last/scores.json").read_text())["selection"] == 0.2
     last = load_encoder(tmp_path / "last").state_dict()
     assert all(torch.equal(last[name], parts.student.state_dict()[name]) for name in last)
-
-
-def test_a_cached_teacher_says_what_the_live_one_says(tiny_bert, tmp_path, monkeypatch):
-    parts = Parts(tiny_bert, "senses", settings())
-    monkeypatch.setattr("distill.teacher_cache.CACHE_TOKENS", 70)
-    cached = cached_teacher(parts.teacher, parts.data, tmp_path / "cache")
-    for rows in (np.array([4, 0, 12]), np.arange(13)):
-        batch = collate(parts.data, rows, "SST-2", 0)
-        live, found = parts.teacher(batch), cached(batch)
-        assert torch.equal(live.senses[batch.attention_mask.bool()], found.senses[batch.attention_mask.bool()])
-        assert set(found.senses[~batch.attention_mask.bool()].tolist()) <= {-1}
-        assert {-1, 0, 1, 2} == set(found.senses.flatten().tolist())
-        torch.testing.assert_close(live.logits, found.logits, atol=1e-5, rtol=0)
-
-    def no_teacher(batch):
-        raise AssertionError("the cache was there")
-
-    assert torch.equal(cached_teacher(no_teacher, parts.data, tmp_path / "cache")(batch).logits, found.logits)
-
-
-def test_a_step_with_a_cached_teacher_has_the_same_loss(tiny_bert, tmp_path):
-    live, other = (Parts(tiny_bert, "senses", settings(logging_steps=1, max_steps=3)) for _ in range(2))
-    live.train(tmp_path / "live")
-    other.objective = other.sense_objective(cached_teacher(other.teacher, other.data, tmp_path / "cache"))
-    other.train(tmp_path / "cached")
-    for one, two in zip(left_behind(tmp_path / "live")["log"], left_behind(tmp_path / "cached")["log"], strict=True):
-        assert set(one["terms"]) == {"sense", "ce", "kl"} and one["terms"] == pytest.approx(two["terms"], rel=1e-5)
-
-
-def test_a_damaged_cache_is_said_and_made_again(tiny_bert, tmp_path, caplog):
-    parts = Parts(tiny_bert, "senses", settings())
-    whole = cached_teacher(parts.teacher, parts.data, tmp_path / "cache").columns["logits"].copy()
-    (tmp_path / "cache/logits.bin").write_bytes((tmp_path / "cache/logits.bin").read_bytes()[:-4])
-    assert np.array_equal(cached_teacher(parts.teacher, parts.data, tmp_path / "cache").columns["logits"], whole)
-    assert "logits.bin is missing, truncated or altered" in caplog.text and "making the cache again" in caplog.text
-
-
-def test_a_cache_refuses_an_example_that_it_does_not_hold(tiny_bert, tmp_path):
-    parts = Parts(tiny_bert, "senses", settings())
-    cached = cached_teacher(parts.teacher, parts.data.take(np.arange(5)), tmp_path / "cache")
-    cached(collate(parts.data, np.array([4]), "SST-2", 0))
-    with pytest.raises(ValueError, match="does not hold example 7"):
-        cached(collate(parts.data, np.array([4, 7]), "SST-2", 0))
-
-
-def test_the_key_of_a_cache_changes_with_all_that_its_content_depends_on(tiny_bert):
-    parts = Parts(tiny_bert, "senses", settings())
-    data, cfg = parts.data, parts.cfg
-    other_ids = dataclasses.replace(data, ids=np.where(np.arange(len(data.ids)) == 7, data.ids + 1, data.ids))
-    other_segment = dataclasses.replace(data, second=data.second - 1)
-    wanted = Wanted(senses=True)
-
-    def cache_key(*given):
-        return teacher_cache.cache_key(*given, wanted)
-
-    keys = [cache_key("w", "s", data, cfg), cache_key("W", "s", data, cfg), cache_key("w", "S", data, cfg),
-            cache_key("w", "s", other_ids, cfg), cache_key("w", "s", data.take(np.arange(12)), cfg),
-            cache_key("w", "s", other_segment, cfg), cache_key("w", "s", data, settings(bf16=True)),
-            cache_key("w", "s", dataclasses.replace(data, uid=data.uid + 1), cfg),
-            teacher_cache.cache_key("w", "s", data, cfg, Wanted(senses=True, cls=(1,)))]
-    assert len(set(keys)) == len(keys)
-    assert cache_key("w", "s", data.take(np.arange(13)), settings(learning_rate=1.0)) == keys[0]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "ranger_adabelief"])
@@ -281,6 +229,12 @@ def test_two_ranks_train_as_one_process_does(tiny_bert, tmp_path):
         for name, tensor in expected.items():
             assert torch.equal(first[name], second[name]) and torch.equal(first[name], saved[name]), name
             torch.testing.assert_close(first[name], tensor, rtol=0, atol=1e-6, msg=lambda said: f"{kind} {name}: {said}")
+        if kind == "tinybert":  # what the objective learns
+            weights = [torch.load(path / kind / "last/trainer_state.pt", weights_only=True)["objective"]
+                       for path in (tmp_path, tmp_path / "alone")]
+            torch.testing.assert_close(*weights, rtol=0, atol=1e-6)
+            before = Parts(tiny_bert, kind, settings()).objective.state_dict()
+            assert len(before) == 2 and all((weights[0][name] - before[name]).abs().max() > 1e-4 for name in before)
         logs = [[json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
                 for path in (tmp_path / kind, tmp_path / "alone" / kind)]
         assert len(logs[0]) == len(logs[1]) == 7

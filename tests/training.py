@@ -1,6 +1,7 @@
 """Small training runs for the tests of the engine: what is trained, interruptions, processes, and what a run left behind."""
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -14,26 +15,31 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from transformers import BertConfig, BertModel
 
 from data_utils.batching import TrainStream
 from data_utils.encode import EncodedDataset, encode
 from data_utils.tasks import Example, Task, get_task
 from distill import workers
 from distill.__main__ import main
-from distill.distillation import Distillation
+from distill.distillation import Distillation, DistilConfig
 from distill.engine import Interrupted, NonFiniteLossError, fit
-from distill.recipes import finetune, sense_kd
+from distill.recipes import finetune, logit_kd, pkd, relation_kd, sense_kd, tinybert
 from distill.rundir import RunDir
 from distill.scores import Predictions, Scores
 from distill.senses import build
 from distill.teacher import LiveTeacher, Wanted
 from models.encoder import Encoder, TaskInfo
-from models.heads import SenseLookup
+from models.heads import ClassificationHead, SenseLookup
 from models.pretrained import pretrained_encoder
-from models.truncate import truncate
+from models.truncate import adapt, truncate
 from tests.tiny import WORDS
 
-KINDS = {"labels": "SST-2", "scores": "STS-B", "senses": "SST-2", "sense scores": "STS-B"}  # what is learned, the task
+KINDS = {"labels": "SST-2", "scores": "STS-B", "senses": "SST-2", "sense scores": "STS-B", "logit_kd": "SST-2", "pkd": "STS-B",
+         "tinybert": "SST-2", "relation_kd": "STS-B"}  # what is learned, the task
+METHODS = {"logit_kd": (logit_kd, {}), "pkd": (pkd, {"layer_map": "uniform"}), "tinybert": (tinybert, {"attention_weight": 1e3}),
+           "relation_kd": (relation_kd, {"relation_heads": 8, "relation_weight": 1e3})}  # their own settings; weights bring the terms to one size
+WIDE = 48  # of the teachers of TinyBERT and MiniLMv2
 PROCESSES = multiprocessing.get_context("forkserver")  # imports once, for all of them
 
 
@@ -73,6 +79,14 @@ def encoder(folder: Path, task: Task, layers: int, dropout: bool, seed: int) -> 
     return found
 
 
+def wider(narrow: Encoder, width: int, heads: int, seed: int) -> Encoder:
+    """A random BERT of another width and number of heads, with a head and all else of `narrow`."""
+    torch.manual_seed(seed)
+    config = BertConfig(**{**narrow.config.to_dict(), "hidden_size": width, "num_attention_heads": heads})
+    head = ClassificationHead(width, narrow.info.num_labels, "tanh", narrow.head.dropout.p)
+    return Encoder(BertModel(config, add_pooling_layer=False), head, narrow.info, narrow.tokenizer)
+
+
 def senses(vocabulary: int, width: int) -> SenseLookup:
     """Random senses; each fourth type has none."""
     sizes = torch.arange(vocabulary + 1) % 4
@@ -87,20 +101,35 @@ class Parts:
     def __init__(self, folder: Path, kind: str, cfg, dropout: bool = False, count: int = 13):
         self.task, self.cfg = get_task(KINDS[kind]), cfg
         self.student = encoder(folder, self.task, 2, dropout, seed=1)
-        self.start = self.student.head.dense.weight.detach().clone()
         self.tokenizer = self.student.tokenizer
         self.data: EncodedDataset = encode(examples(self.task, count), self.tokenizer, 64)
         if kind in ("labels", "scores"):
             self.objective = finetune.LabelObjective(self.task)
+        elif kind in METHODS:
+            self.objective = self.method_objective(folder, *METHODS[kind])
         else:
             teacher = encoder(folder, self.task, 4, True, seed=2)
             self.lookup = senses(self.student.config.vocab_size, self.student.width)
             self.teacher = LiveTeacher(teacher, cfg, Wanted(senses=True), self.lookup)
             self.special = [self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.tokenizer.pad_token_id]
             self.objective = self.sense_objective(self.teacher)
+        self.start = self.student.head.dense.weight.detach().clone()
 
     def sense_objective(self, teacher) -> Distillation:
         return Distillation(teacher, sense_kd.terms(self.cfg, self.task, self.lookup, self.special, depth=4))
+
+    def method_objective(self, folder: Path, recipe, own: dict) -> Distillation:
+        """Of a recipe that compares states; TinyBERT's and MiniLMv2's teachers are wider, so that projections are learned."""
+        teacher, narrow = encoder(folder, self.task, 4, False, seed=2), recipe in (logit_kd, pkd)
+        if not narrow:
+            teacher = wider(teacher, WIDE, 2 if recipe is tinybert else 3, seed=2)
+            torch.manual_seed(3)
+            self.student = adapt(self.student, teacher)
+        shared = {field.name: getattr(self.cfg, field.name) for field in dataclasses.fields(DistilConfig)}
+        self.method_cfg = recipe.Config(**shared, **own)
+        objective = Distillation(None, recipe.terms(self.method_cfg, self.task, self.student, teacher))
+        objective.teacher = self.teacher = LiveTeacher(teacher, self.cfg, objective.wanted)
+        return objective
 
     def stream(self, at: int = -1, action=None) -> "Stream":
         return Stream(self, at, action)

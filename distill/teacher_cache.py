@@ -1,6 +1,6 @@
 """A teacher's outputs over a dataset, computed once and read by uid: what the student's loss needs, and no more.
 
-    FOLDER/ uid.npy [N]  offsets.npy [N + 1]  columns.json
+    FOLDER/ uid.npy [N]  offsets.npy [N + 1]  columns.txt (name, type, rows, width of each)
             logits.bin  cls.N.bin                                       a row per example, float32
             senses.bin  hidden.N.bin  query.N.bin  key.N.bin  value.N.bin    a row per token, uint8 or float16
 
@@ -28,7 +28,7 @@ from distill import workers
 from distill.arrays import mapped_array
 from distill.precision import uses_bf16
 from distill.progress import bar
-from distill.rundir import SaveError, read_json, whole_folder, write_folder, write_json
+from distill.rundir import SaveError, whole_folder, write_folder, write_text
 from distill.teacher import LiveTeacher, Wanted
 from models.outputs import Outputs
 from models.weights import check_checksums
@@ -97,8 +97,9 @@ class CachedTeacher:
     def __init__(self, folder: Path):
         self.offsets = np.load(folder / "offsets.npy")
         self.row_of = {int(uid): row for row, uid in enumerate(np.load(folder / "uid.npy"))}
-        self.columns = {name: np.memmap(folder / f"{name}.bin", dtype, "r", shape=tuple(shape))
-                        for name, (shape, dtype) in read_json(folder / "columns.json").items()}
+        lines = (line.split() for line in (folder / "columns.txt").read_text().splitlines())
+        self.columns = {name: np.memmap(folder / f"{name}.bin", dtype, "r", shape=(int(rows), int(width)))
+                        for name, dtype, rows, width in lines}
 
     def __call__(self, batch) -> Outputs:
         try:
@@ -170,8 +171,8 @@ def _build(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> None:
             (building / f"{column.name}.bin").replace(path / f"{column.name}.bin")
         np.save(path / "offsets.npy", dataset.offsets)
         np.save(path / "uid.npy", dataset.uid)
-        write_json(path / "columns.json", {column.name: [[column.rows(dataset), column.width], np.dtype(column.dtype).name]
-                                           for column in wanted})
+        write_text(path / "columns.txt", "".join(f"{column.name} {np.dtype(column.dtype).name} {column.rows(dataset)} {column.width}\n"
+                                                 for column in wanted))
 
     del arrays
     workers.on_main(lambda: write_folder(folder, fill))

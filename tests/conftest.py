@@ -1,6 +1,7 @@
 """Shared fixtures: tiny models and tiny tasks, made once per session; markers; the real data where it is."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,17 @@ def tiny_deberta(tmp_path_factory) -> Path:
 def tiny_glue(tmp_path_factory) -> Path:
     """Folder with small CoLA, SST-2, MRPC and STS-B tasks whose labels can be learned."""
     return tiny.write_glue(tmp_path_factory.mktemp("glue"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of four megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.fixture

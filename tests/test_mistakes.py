@@ -13,7 +13,7 @@ import pytest
 from distill import engine
 from distill.__main__ import main
 from distill.senses.dictionary import FILE
-from tests.training import prepare_processes, start
+from tests.training import fill_disk, prepare_processes, start
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -165,24 +165,6 @@ def test_five_thousand_words_are_read_and_one_more_is_not(made, glue, capsys):
 # ---- disk
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a file system of four megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(folder: Path, leave: int) -> Path:
-    """Fill the file system of `folder` up to about `leave` bytes."""
-    ballast, free = folder / "ballast", os.statvfs(folder)
-    ballast.write_bytes(b"x" * max(0, free.f_bavail * free.f_frsize - leave))
-    return ballast
-
-
 def test_a_full_disk_while_saving_keeps_the_checkpoint_before_and_the_same_command_goes_on(small_disk, tiny_bert, tiny_glue, tmp_path, capsys):
     words = ["--learning_rate", 3e-3, "--eval_steps", 2, "--max_steps", 8]
     undisturbed, out = teacher_words(tiny_bert, tiny_glue, tmp_path / "whole", *words), small_disk / "run"
@@ -193,7 +175,7 @@ def test_a_full_disk_while_saving_keeps_the_checkpoint_before_and_the_same_comma
 
     def save(training, run_dir, keep):
         if training.step == 4:
-            ballast.append(fill(small_disk, leave=60_000))
+            ballast.append(fill_disk(small_disk, leave=60_000))
         whole(training, run_dir, keep)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -209,7 +191,7 @@ def test_a_full_disk_while_saving_keeps_the_checkpoint_before_and_the_same_comma
 
 
 def test_a_full_disk_while_building_senses_is_said_and_the_same_command_goes_on(small_disk, made, tiny_glue, capsys):
-    ballast = fill(small_disk, leave=40_000)
+    ballast = fill_disk(small_disk, leave=40_000)
     words = ["senses", "build", "CoLA", "--teacher", made / "teacher/best", "--data_dir", tiny_glue, "--output_dir", small_disk / "out",
              "--num_senses", 4]
     line = refused(capsys, *words)

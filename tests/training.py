@@ -186,6 +186,13 @@ def assert_same(one: dict, other: dict) -> None:
     assert not different, different
 
 
+def fill_disk(folder: Path, leave: int) -> Path:
+    """Fill the file system of `folder` up to about `leave` bytes; what fills it."""
+    ballast, free = folder / "ballast", os.statvfs(folder)
+    ballast.write_bytes(b"x" * max(0, free.f_bavail * free.f_frsize - leave))
+    return ballast
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

@@ -11,10 +11,11 @@ import pytest
 
 from data_utils.tasks import get_task
 from distill import config as config_module
-from distill import engine
+from distill import engine, recipes
 from distill.__main__ import main
 from distill.config import TrainConfig, differences, digest, parse
-from distill.recipes import finetune, sense_kd
+from distill.distillation import DistilConfig
+from distill.recipes import finetune, pkd, relation_kd, sense_kd, tinybert
 from distill.rundir import RunDir
 from distill.senses.build import SenseConfig
 from distill.senses.dictionary import SenseDictionary
@@ -46,7 +47,14 @@ SENSE_KD = ENGINE | {
     "senses": ("these other senses", "weights"), "student": ("layers:0,3", "weights"), "head_input": ("senses", "weights"),
     "sense_weight": (3.0, "weights"), "ce_weight": (3.0, "weights"), "kl_weight": (3.0, "weights"), "temperature": (5.0, "weights"),
     "freeze_head": (True, "weights"), "special_senses": (True, "weights"), "max_length": (5, "weights"),
-    "cache_dir": ("shared cache", "cache"), "select_on": ("heldout", "log"),
+    "cache_dir": ("shared cache", "cache"), "student_layers": ("layers:0,3", "weights"), "max_cache_gib": (0.0, "passes"),
+    "select_on": ("heldout", "log"),
+}
+OWN = {  # what the other recipes add to DistilConfig, whose settings all reach distil(), as sense_kd's do
+    "logit_kd": {}, "pkd": {"cls_weight": (3.0, "weights"), "layer_map": ("last", "weights")},
+    "tinybert": {"hidden_weight": (3.0, "weights"), "attention_weight": (3.0, "weights"), "layer_map": ("skip", "weights"),
+                 "intermediate_share": (0.9, "weights")},
+    "relation_kd": {"relation_weight": (3.0, "weights"), "relation_heads": (4, "weights"), "teacher_layer": (2, "weights")},
 }
 SENSES = {
     "output_dir": ("elsewhere", "path"), "teacher": ("other teacher", "weights"), "data_dir": ("other glue", "weights"),
@@ -55,9 +63,18 @@ SENSES = {
     "bf16": (True, "weights"), "fp16": (True, "refused"), "fsdp": (True, "refused"),
 }
 BESIDE = {"num_train_epochs": {"max_steps": 0}, "restarts": {"num_senses": 4}, "save_total_limit": {"save_steps": 1},
-          "trim_vocabulary": {"data_dir": "other glue"}}  # there a type has no example, and weight decay passes it by
-CLASSES = {"finetune": (finetune.Config, FINETUNE), "sense_kd": (sense_kd.Config, SENSE_KD), "senses": (SenseConfig, SENSES)}
-CASES = [(kind, field.name) for kind, (config, _) in CLASSES.items() for field in dataclasses.fields(config)]
+          "student_layers": {"student": "bert"}, "trim_vocabulary": {"data_dir": "other glue"}}  # there a type has no example, and weight decay passes it by
+CLASSES = {"finetune": (finetune.Config, FINETUNE), "sense_kd": (sense_kd.Config, SENSE_KD), "senses": (SenseConfig, SENSES),
+           **{kind: (recipes.load(kind).Config, effects) for kind, effects in OWN.items()}}
+
+
+def settings_of(kind: str) -> set[str]:
+    """The settings of a class that its table is to name."""
+    shared = {field.name for field in dataclasses.fields(DistilConfig)} if kind in OWN else set()
+    return {field.name for field in dataclasses.fields(CLASSES[kind][0])} - shared
+
+
+CASES = [(kind, name) for kind in CLASSES for name in sorted(settings_of(kind))]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +101,9 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     config_class, _ = CLASSES[kind]
     given = {"output_dir": str(out), "data_dir": places["tiny glue"], "bf16": False}
     given |= {"finetune": {**SMALL, "model": places["bert"]}, "senses": {"teacher": places["teacher"], "num_senses": 3},
-              "sense_kd": {**SMALL, "teacher": places["teacher"], "senses": places["these senses"]}}[kind]
+              "sense_kd": {**SMALL, "teacher": places["teacher"], "senses": places["these senses"]},
+              "relation_kd": {**SMALL, "teacher": places["teacher"], "relation_heads": 8}}.get(
+                  kind, {**SMALL, "teacher": places["teacher"]})
     cfg = config_class(**{**given, **changed})
     passes, saves, compiled = [], [], []
     encode, save = Encoder.encode, engine.save_last
@@ -94,7 +113,7 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     if kind == "senses":
         build_senses(TASK, cfg)
     else:
-        {"finetune": finetune, "sense_kd": sense_kd}[kind].run(cfg, get_task(TASK), RunDir(cfg.output_dir))
+        recipes.load(kind).run(cfg, get_task(TASK), RunDir(cfg.output_dir))
     monkeypatch.undo()
     path = Path(cfg.output_dir)
     weights = path / ("senses.safetensors" if kind == "senses" else "last/model.safetensors")
@@ -142,11 +161,12 @@ def test_every_setting_has_an_effect(kind, name, places, unchanged, tmp_path, mo
 
 def test_the_tables_name_no_setting_that_is_gone():
     assert set(ENGINE) == {field.name for field in dataclasses.fields(TrainConfig)}
-    for config_class, effects in CLASSES.values():
-        assert set(effects) == {field.name for field in dataclasses.fields(config_class)}
+    for kind, (_, effects) in CLASSES.items():
+        assert set(effects) == settings_of(kind)
+    assert CLASSES.keys() >= set(recipes.names()), "a new recipe: say here what its settings change"
 
 
-@pytest.mark.parametrize("config_class", [TrainConfig, finetune.Config, sense_kd.Config, SenseConfig])
+@pytest.mark.parametrize("config_class", [TrainConfig, *(config_class for config_class, _ in CLASSES.values())])
 def test_configs_are_frozen_and_every_setting_has_a_default_and_a_help_text(config_class):
     with pytest.raises(dataclasses.FrozenInstanceError):
         config_class().seed = 1
@@ -178,7 +198,7 @@ def test_a_preset_lies_between_the_defaults_and_the_words():
     assert parse(sense_kd.Config, [], preset_settings(sense_kd, "MRPC", "paper", [])).num_train_epochs == 20
 
 
-@pytest.mark.parametrize("recipe", [finetune, sense_kd])
+@pytest.mark.parametrize("recipe", map(recipes.load, recipes.names()))
 def test_every_preset_sets_known_settings_to_values_that_are_accepted(recipe):
     assert recipe.PRESET_DEFAULTS.keys() == recipe.PER_TASK.keys()
     for preset, tasks in recipe.PER_TASK.items():
@@ -203,6 +223,11 @@ BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0
        (finetune.Config, {"pooling": "max"}), (sense_kd.Config, {"head_input": "both"}), (sense_kd.Config, {"temperature": 0.0}),
        (sense_kd.Config, {"sense_weight": -1.0}), (sense_kd.Config, {"kl_weight": -1.0}), (sense_kd.Config, {"max_length": -1}),
        (sense_kd.Config, {"ce_weight": 0.0, "sense_weight": 0.0, "kl_weight": 0.0}), (SenseConfig, {"num_senses": 0}),
+       (sense_kd.Config, {"student": "layers:0", "student_layers": "truncate:1"}), (sense_kd.Config, {"max_cache_gib": -1.0}),
+       (pkd.Config, {"cls_weight": -1.0}), (pkd.Config, {"ce_weight": 0.0, "kl_weight": 0.0, "cls_weight": 0.0}),
+       (tinybert.Config, {"intermediate_share": 0.0}), (tinybert.Config, {"intermediate_share": 1.0}),
+       (tinybert.Config, {"hidden_weight": 0.0, "attention_weight": 0.0}), (tinybert.Config, {"ce_weight": 0.0, "kl_weight": 0.0}),
+       (relation_kd.Config, {"relation_heads": 0}), (relation_kd.Config, {"teacher_layer": -1}),
        (SenseConfig, {"cap": 0}), (SenseConfig, {"cap": 10, "num_senses": 20}), (SenseConfig, {"max_length": 0}),
        (SenseConfig, {"restarts": 0}), (SenseConfig, {"max_tokens": 0}), (SenseConfig, {"seed": -1}),
        (SenseConfig, {"bf16": True, "fp16": True})]

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.usefixtures("exact", "processes"),
 
 def train_long(bert: Path, out: Path, **changed) -> None:
     """20 steps of 6 of 13 examples: unequal token counts and numbers of micro-batches, and steps with a single example."""
-    for kind in ("senses", "sense scores"):
+    for kind in ("tinybert", "relation_kd"):
         Parts(bert, kind, settings(**RANGER, max_steps=20, **changed)).train(out / kind)
 
 
@@ -181,7 +181,7 @@ def formats(folder: Path) -> dict:
 
 
 def test_two_ranks_with_shards_train_as_one_process_does(ranks, tiny_bert):
-    for kind in ("senses", "sense scores"):
+    for kind in ("tinybert", "relation_kd"):
         assert_close(ranks / "long" / kind / "best", ranks / "alone/long" / kind / "best")
         before = Parts(tiny_bert, kind, settings()).student.state_dict()
         after = load_encoder(ranks / "long" / kind / "best").state_dict()

@@ -13,6 +13,7 @@ import torch
 
 from distill.rundir import RunDir
 from tests.training import (
+    METHODS,
     PROCESSES,
     Parts,
     assert_same,
@@ -68,6 +69,17 @@ def test_a_run_without_power_goes_on_bit_for_bit(tiny_bert, tmp_path, undisturbe
             train(tiny_bert, tmp_path, cfg, at=at, action=pull_the_plug)
     train(tiny_bert, tmp_path, cfg)
     assert_same(left_behind(tmp_path), undisturbed[optimizer])
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_method_goes_on_bit_for_bit(tiny_bert, tmp_path, kind):
+    """TinyBERT's stop is where its terms change; what it learns beside the student is there again."""
+    cfg = settings(max_steps=6)
+    train(tiny_bert, tmp_path / "undisturbed", cfg, kind)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_bert, tmp_path / "stopped", cfg, kind, at=3, action=pull_the_plug)
+    train(tiny_bert, tmp_path / "stopped", cfg, kind)
+    assert_same(left_behind(tmp_path / "stopped"), left_behind(tmp_path / "undisturbed"))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "ranger_adabelief"])

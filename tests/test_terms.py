@@ -157,6 +157,20 @@ def test_padding_changes_no_term(pair):
         assert sum(parts) == pytest.approx(whole, rel=1e-3), term.name
 
 
+@pytest.mark.parametrize("make", [ClsStates, HiddenStates, AttentionScores, lambda pairs, *models: Relations((2, 4), 8, *models)])
+def test_what_a_term_asks_for_can_be_learned(tiny_bert, make):
+    pair = Pair(tiny_bert)
+    term = make(PAIRS[1:], pair.student, pair.teacher)
+    optimizer, values = torch.optim.Adam(pair.student.parameters(), 3e-3), []
+    for _ in range(25):
+        found = term(pair.student(pair.batch), LiveTeacher(pair.teacher, settings(), term.wanted)(pair.batch), pair.batch)
+        optimizer.zero_grad()
+        found.backward()
+        optimizer.step()
+        values.append(found.item())
+    assert values[-1] < 0.5 * values[0], values
+
+
 # ---- queries, keys and values
 
 

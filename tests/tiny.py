@@ -16,9 +16,9 @@ NEUTRAL = "the a film day man story house was is very and of with river bank mon
 WORDS = GOOD + BAD + NEUTRAL
 
 
-def write_bert(folder: Path) -> Path:
-    """A random BERT of 4 layers, 32 wide, that knows WORDS."""
-    vocabulary = {token: index for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS])}
+def write_bert(folder: Path, words: list[str] = WORDS, **changed) -> Path:
+    """A random BERT of 4 layers, 32 wide, that knows `words`; `changed`: settings of its config that are others."""
+    vocabulary = {token: index for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *words])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -27,9 +27,9 @@ def write_bert(folder: Path) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
                             sep_token="[SEP]", mask_token="[MASK]").save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
-                        intermediate_size=64, max_position_embeddings=128)
-    BertModel(config).save_pretrained(folder)
+    config = {"vocab_size": len(vocabulary), "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2,
+              "intermediate_size": 64, "max_position_embeddings": 128}
+    BertModel(BertConfig(**config | changed)).save_pretrained(folder)
     return folder
 
 

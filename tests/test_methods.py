@@ -1,0 +1,220 @@
+"""logit_kd, pkd, tinybert and relation_kd end to end, through the command line's own entry; students that fit, and others."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_utils.tasks import get_task
+from distill import recipes
+from distill.__main__ import main
+from distill.evaluate import encode_split, predict
+from distill.teacher_cache import CachedTeacher
+from models.checkpoint import load_encoder
+from tests import tiny
+
+TERMS = {"logit_kd": {"kl"}, "pkd": {"kl", "cls"}, "tinybert": {"kl", "hidden", "attention"}, "relation_kd": {"kl", "relation"}}
+OWN = {"relation_kd": ("--relation_heads", 8)}  # 48 do not divide these widths
+
+
+def run(*words) -> int:
+    return main([str(word) for word in words])
+
+
+def train(recipe: str, task: str, glue: Path, teacher: Path, out: Path, *words) -> int:
+    """A short run of a student."""
+    return run("train", recipe, task, "--teacher", teacher, "--data_dir", glue, "--output_dir", out, "--train_batch_size", 16,
+               "--max_steps", 12, "--eval_steps", 12, "--learning_rate", 2e-3, "--logging_steps", 1, "--bf16", False,
+               *OWN.get(recipe, ()), *words)
+
+
+def teach(model: Path, task: str, glue: Path, out: Path) -> Path:
+    """A short run of a teacher; its checkpoint."""
+    assert run("train", "finetune", task, "--model", model, "--data_dir", glue, "--output_dir", out, "--learning_rate", 3e-3,
+               "--train_batch_size", 16, "--max_steps", 12, "--eval_steps", 12, "--bf16", False) == 0
+    return out / "best"
+
+
+def logged(out: Path) -> list[dict]:
+    return [line for line in map(json.loads, (out / "log.jsonl").open()) if "terms" in line]
+
+
+@pytest.fixture(scope="module")
+def teachers(tiny_bert, tiny_deberta, tiny_glue, tmp_path_factory) -> dict[tuple[str, str], Path]:
+    """Teachers by model and task."""
+    out = tmp_path_factory.mktemp("teachers")
+    return {(name, task): teach(model, task, tiny_glue, out / f"{name}-{task}")
+            for name, model in (("bert", tiny_bert), ("deberta", tiny_deberta)) for task in ("CoLA", "STS-B")}
+
+
+@pytest.fixture(scope="module")
+def cola(teachers) -> Path:
+    return teachers["bert", "CoLA"]
+
+
+# ---- each method
+
+
+@pytest.mark.parametrize("task", ["CoLA", "STS-B"])
+@pytest.mark.parametrize("model", ["bert", "deberta"])
+@pytest.mark.parametrize("recipe", TERMS)
+def test_a_method_trains_a_student_on_its_terms(recipe, model, task, teachers, tiny_glue, tmp_path):
+    assert train(recipe, task, tiny_glue, teachers[model, task], tmp_path) == 0
+    assert (tmp_path / "DONE").exists() and load_encoder(tmp_path / "best").depth == 2
+    log, label = logged(tmp_path), "mse" if task == "STS-B" else "ce"
+    assert len(log) == 12 and set().union(*(line["terms"] for line in log)) == log[0]["weights"].keys() == TERMS[recipe] | {label}
+    assert np.isfinite([value for line in log for value in line["terms"].values()]).all()
+    switch = [line["terms"].keys() for line in log]
+    assert switch == ([{"hidden", "attention"}] * 6 + [{"kl", label}] * 6 if recipe == "tinybert" else [switch[0]] * 12)
+
+
+def test_a_finished_run_is_left_alone_and_an_unfinished_one_uses_its_cache(cola, tiny_glue, tmp_path, caplog):
+    for name in ("one", "two"):
+        with caplog.at_level("INFO"):
+            assert train("pkd", "CoLA", tiny_glue, cola, tmp_path / name, "--cache_dir", tmp_path / "cache") == 0
+    assert caplog.text.count("running the teacher once over 48 examples") == 1
+    assert train("pkd", "CoLA", tiny_glue, cola, tmp_path / "one", "--cache_dir", tmp_path / "cache") == 0
+    assert logged(tmp_path / "one")[-1]["terms"] == logged(tmp_path / "two")[-1]["terms"]
+
+
+# ---- students with a vocabulary of their own
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory) -> Path:
+    """As wide as the teacher, of three layers, with ids that mean other words."""
+    return tiny.write_bert(tmp_path_factory.mktemp("foreign") / "model", tiny.WORDS[::-1][:-2], num_hidden_layers=3)
+
+
+@pytest.mark.parametrize("recipe, student", [("logit_kd", "tiny_deberta"), ("logit_kd", "foreign"), ("pkd", "foreign")])
+def test_examples_are_compared_with_a_student_of_another_vocabulary_each_reading_its_own_ids(
+        recipe, student, request, cola, tiny_glue, tmp_path):
+    words = ("--student", request.getfixturevalue(student), "--student_layers", "truncate:2", "--max_cache_gib", 0)
+    assert train(recipe, "CoLA", tiny_glue, cola, tmp_path / "run", *words) == 0
+    saved, teacher = load_encoder(tmp_path / "run/best"), load_encoder(cola)
+    assert saved.depth == 2 and saved.tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
+    (cache,) = (path for path in (tmp_path / "run/cache").iterdir() if path.is_dir())
+    data = encode_split(teacher, get_task("CoLA"), "train", str(tiny_glue))
+    np.testing.assert_allclose(CachedTeacher(cache).columns["logits"], predict(teacher, data), atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["tinybert", "relation_kd", "sense_kd"])
+def test_methods_that_compare_tokens_refuse_another_vocabulary_and_name_those_that_do_not(
+        recipe, foreign, cola, tiny_glue, tmp_path, capsys):
+    words = []
+    if recipe == "sense_kd":
+        assert run("senses", "build", "CoLA", "--teacher", cola, "--data_dir", tiny_glue, "--num_senses", 3, "--output_dir", tmp_path / "senses") == 0
+        words = ["--senses", tmp_path / "senses"]
+    assert train(recipe, "CoLA", tiny_glue, cola, tmp_path / "run", "--student", foreign, *words) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ") and "another vocabulary" in said and "logit_kd and pkd" in said and "truncate:N" in said
+    assert not (tmp_path / "run").exists()
+
+
+# ---- students of another shape
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory) -> dict[int, Path]:
+    """Sixteen wide, two layers, the teacher's vocabulary; by the number of attention heads."""
+    out = tmp_path_factory.mktemp("narrow")
+    return {heads: tiny.write_bert(out / str(heads), hidden_size=16, num_hidden_layers=2, num_attention_heads=heads) for heads in (1, 2)}
+
+
+@pytest.mark.parametrize("recipe, heads, words", [
+    ("logit_kd", 1, ()), ("relation_kd", 1, ()), ("tinybert", 2, ()), ("tinybert", 1, ("--attention_weight", 0)),
+    ("pkd", 1, ("--layer_map", "2:4"))])
+def test_a_student_of_another_width_is_distilled_by_what_takes_any(recipe, heads, words, narrow, cola, tiny_glue, tmp_path):
+    assert train(recipe, "CoLA", tiny_glue, cola, tmp_path, "--student", narrow[heads], *words) == 0
+    saved = load_encoder(tmp_path / "best")
+    assert (saved.config.hidden_size, saved.width) == (16, 32)
+    own = logged(tmp_path)[0]["terms"].keys() - {"ce", "kl"}
+    assert own == TERMS[recipe] - {"kl"} - ({"attention"} if "--attention_weight" in words else set())
+
+
+@pytest.mark.parametrize("recipe, words, said", [
+    ("pkd", (), "16 wide, the teacher's layer 2 32; relation_kd, tinybert and logit_kd take any width"),
+    ("tinybert", (), "the student has 1, the teacher 2; set --attention_weight 0, or take relation_kd"),
+    ("relation_kd", ("--relation_heads", 32), "--relation_heads 32 does not divide the student's 16 hidden units: give a common divisor"),
+    ("relation_kd", ("--teacher_layer", 5), "the teacher has no layer 5, but 1 to 4"),
+    ("tinybert", ("--layer_map", "0:0"), "--attention_weight 0"), ("pkd", ("--layer_map", "1:7"), "--layer_map 1:7 does not fit")])
+def test_what_does_not_fit_says_what_does_before_anything_is_written(recipe, words, said, narrow, cola, tiny_glue, tmp_path, capsys):
+    assert train(recipe, "CoLA", tiny_glue, cola, tmp_path / "run", "--student", narrow[1], *words) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: ") and said in line and not (tmp_path / "run").exists()
+
+
+def test_texts_that_a_student_can_read_and_its_teacher_cannot_are_refused_with_the_setting(tiny_bert, tiny_glue, tmp_path, capsys):
+    short = teach(tiny.write_bert(tmp_path / "short", max_position_embeddings=12), "MRPC", tiny_glue, tmp_path / "teacher")
+    assert train("logit_kd", "MRPC", tiny_glue, short, tmp_path / "run", "--student", tiny_bert) == 1
+    assert "the model has 12 positions; give no more" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert train("logit_kd", "MRPC", tiny_glue, short, tmp_path / "run", "--student", tiny_bert, "--max_length", 12) == 0
+
+
+# ---- one more method
+
+
+COSINE = '''
+"""Last states that point the same way."""
+
+from dataclasses import dataclass
+
+from torch.nn import functional as F
+
+from distill import distillation
+from distill.config import setting
+from distill.distillation import DistilConfig, distil, label_terms
+from distill.teacher import Wanted
+from distill.terms import Term
+
+default_preset = distillation.default_preset
+PER_TASK = PRESET_DEFAULTS = {"small": {}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(DistilConfig):
+    """Settings."""
+
+    angle_weight: float = setting(1.0, "weight of the angle")
+
+
+class Angle(Term):
+    """1 - cos of last states, per token."""
+
+    name = "angle"
+
+    def __init__(self, layer):
+        super().__init__()
+        self.wanted = Wanted(hidden=(layer,))
+
+    def count(self, batch):
+        return batch.tokens
+
+    def forward(self, found, target, batch):
+        real = batch.attention_mask.bool()
+        return (1 - F.cosine_similarity(found.hidden[-1][real], target.hidden[-1][real], dim=-1)).sum()
+
+
+def run(cfg, task, run_dir):
+    return distil(cfg, task, run_dir, lambda student, teacher: [*label_terms(cfg, task), (Angle(teacher.depth), cfg.angle_weight)])
+'''
+
+
+def test_a_method_is_one_new_file(cola, tiny_glue, tmp_path, monkeypatch, capsys):
+    """Its terms, its setting and its name on the command line; a cache of what it wants, exact resume and the rest come with it."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/angle_kd.py").write_text(COSINE)
+    monkeypatch.setattr(recipes, "__path__", [*recipes.__path__, str(tmp_path / "recipes")])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    try:
+        assert train("angle_kd", "CoLA", tiny_glue, cola, tmp_path / "run", "--angle_weight", 2.0) == 0
+        assert train("angel_kd", "CoLA", tiny_glue, cola, tmp_path / "none") == 1
+        assert "did you mean angle_kd?" in capsys.readouterr().err
+        assert main(["train", "--help"]) == 0 and "angle_kd" in capsys.readouterr().out
+    finally:
+        sys.modules.pop("distill.recipes.angle_kd", None)
+    log = logged(tmp_path / "run")
+    assert log[-1]["weights"] == {"ce": 1.0, "kl": 1.0, "angle": 2.0} and log[-1]["terms"]["angle"] < log[0]["terms"]["angle"]
+    assert {file.stem for file in (tmp_path / "run/cache").glob("*/*.bin")} == {"logits", "hidden.4"}

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from data_utils.tasks import task_names
+from distill import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted([*ROOT.glob("*.sh"), *(ROOT / "scripts").glob("*.sh")])
 FIVE = ["r1_teacher_model.sh", "r2_construct_sense_dictionary.sh", "r3_knowledge_distillation.sh", "run_eval_teacher.sh",
         "run_eval_student.sh"]
+METHODS = {name: f"scripts/{name}.sh" for name in ("logit_kd", "pkd", "tinybert", "relation_kd")}
 HYPER_PARAMETERS = ("learning_rate", "epochs", "max_steps", "batch_size", "warmup", "weight_decay", "grad_norm", "dropout", "optimizer",
                     "scheduler", "temperature", "num_senses", "cap", "max_length", "bf16", "fp16", "pooling", "head_input")
 
@@ -23,7 +25,7 @@ HYPER_PARAMETERS = ("learning_rate", "epochs", "max_steps", "batch_size", "warmu
 def sh(script: str, *words, cwd=None, **environment) -> subprocess.CompletedProcess:
     """Run a script with PYTHON, the further variables, and nothing of the caller's that it would read."""
     clean = {name: value for name, value in os.environ.items() if name not in (
-        "DATA", "MODEL", "RUNS", "TEACHER", "STUDENT", "SENSES", "CORPUS", "TOKENIZER", "PYTHONPATH")}
+        "DATA", "METHOD", "MODEL", "RUNS", "TEACHER", "STUDENT", "SENSES", "CORPUS", "TOKENIZER", "PYTHONPATH")}
     return subprocess.run(["sh", str(ROOT / script), *map(str, words)], cwd=cwd, capture_output=True, text=True,
                           env=clean | {"PYTHON": sys.executable} | {name: str(value) for name, value in environment.items()})
 
@@ -125,6 +127,38 @@ def test_paths_from_the_environment_arrive_whole_and_further_words_last(name, re
     assert all(words[words.index(flag) + 1] == str(blank) for flag in read)
     if name.startswith("r") and name[1].isdigit():
         assert words[words.index("--output_dir") + 1].startswith(f"{blank}/SST-2/")
+    assert (tmp_path / "folder").read_text().strip() == str(ROOT)
+
+
+# ---- one script per further method
+
+
+def test_the_classical_methods_have_a_script_each():
+    assert {"finetune", "sense_kd", *METHODS} <= set(recipes.names())
+    assert all((ROOT / script).is_file() for script in METHODS.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_script_says_its_usage_an_unknown_task_and_a_missing_teacher(name, tmp_path):
+    done = sh(METHODS[name], cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(f"usage: METHOD={name} sh scripts/distil.sh TASK") and "MRPC" in done.stderr
+    done = sh(METHODS[name], "MRCP", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: unknown task 'MRCP'; nearest: MRPC")
+    done = sh(METHODS[name], "cola", cwd=tmp_path, RUNS=tmp_path / "the runs")
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith(f"no teacher {tmp_path}/the runs/CoLA/teacher/best: train it with sh r1_teacher_model.sh CoLA")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_script_runs_its_recipe_with_paths_whole_and_further_words_last(name, recorder, tmp_path):
+    blank = tmp_path / "a folder"
+    blank.mkdir()
+    given = {variable: blank for variable in ("DATA", "RUNS", "TEACHER", "STUDENT")}
+    done = sh(METHODS[name], "sst2", "--learning_rate", "1e-4", "two words", PYTHON=recorder, **given)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "words").read_text().splitlines() == [
+        "-m", "distill", "train", name, "SST-2", "--data_dir", str(blank), "--teacher", str(blank), "--student", str(blank),
+        "--output_dir", f"{blank}/SST-2/{name}", "--learning_rate", "1e-4", "two words"]
     assert (tmp_path / "folder").read_text().strip() == str(ROOT)
 
 

@@ -1,64 +1,22 @@
 """Terms: each is the sum that its formula gives by hand, divided by what it says, and reads of both models what it should."""
 
-import weakref
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModel
 
-from data_utils.batching import collate
-from data_utils.encode import encode
-from data_utils.tasks import get_task
 from distill import terms
 from distill.distillation import Distillation
 from distill.schedules import since, until
 from distill.teacher import LiveTeacher, Wanted
 from distill.terms import AttentionScores, ClsStates, HiddenStates, Labels, Relations, Senses, SoftTargets, Term
-from models.encoder import Encoder
-from models.truncate import adapt, truncate
 from tests import formulas
-from tests.training import encoder, examples, senses, settings, wider
+from tests.pairs import PAIRS, Pair
+from tests.training import senses, settings
 
-PAIRS = ((0, 0), (1, 2), (2, 4))
-KINDS = ("bert", "deberta")
-
-
-@torch.no_grad()
-def sharpened(model: Encoder) -> Encoder:
-    """Fresh weights give states and attention that are all alike; these are as large as trained ones."""
-    for module in model.modules():
-        if type(module) is torch.nn.Linear:
-            module.weight.mul_(8)
-    return model
-
-
-class Pair:
-    """A student of two layers cut from a teacher of four (bert, deberta), or adapted to one 48 wide (wide); a batch with
-    padding; what a term gives for it."""
-
-    def __init__(self, folder, task="SST-2", wide: bool = False, heads: int = 2):
-        self.task = get_task(task)
-        self.teacher = sharpened(encoder(folder, self.task, 4, False, seed=2))
-        self.student = truncate(self.teacher, (0, 2))
-        if wide:
-            self.teacher = sharpened(wider(self.teacher, 48, heads, seed=2))
-            self.student = adapt(self.student, self.teacher)
-        data = encode(examples(self.task, 5), self.student.tokenizer, 64)
-        self.batch = collate(data, np.arange(5), task, self.student.tokenizer.pad_token_id)
-        assert 0 < int((self.batch.attention_mask == 0).sum())
-
-    def sum(self, term: Term) -> float:
-        """The term over the batch; keeps what both models gave."""
-        live = LiveTeacher(self.teacher, settings(), term.wanted)
-        self.found, self.target = self.student(self.batch), live(self.batch)
-        return term(self.found, self.target, self.batch).item()
-
-
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["bert", "deberta"])
 def pair(request) -> Pair:
     return Pair(request.getfixturevalue(f"tiny_{request.param}"))
 
@@ -169,59 +127,6 @@ def test_what_a_term_asks_for_can_be_learned(tiny_bert, make):
         optimizer.step()
         values.append(found.item())
     assert values[-1] < 0.5 * values[0], values
-
-
-# ---- queries, keys and values
-
-
-@pytest.mark.parametrize("train", [True, False])
-def test_projections_are_what_the_linear_maps_give_for_tokens_and_not_for_positions(pair, train):
-    """DeBERTa projects the embeddings of distances through the same maps, after the tokens."""
-    pair.teacher.train(train).keep_projections([1, 3])
-    pair.teacher.keep_projections([3])  # asked for twice
-    for module in pair.teacher.modules():
-        module.p = 0.0  # dropout
-    with torch.no_grad():
-        for _ in range(2):
-            found = pair.teacher(pair.batch)
-            assert set(found.projections) == {1, 3}
-            for layer in (1, 3):
-                for one, other in zip(found.projections[layer], formulas.projected(pair.teacher, found, layer), strict=True):
-                    assert one.shape == (*pair.batch.input_ids.shape, pair.teacher.config.hidden_size)
-                    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-
-
-def test_attention_scores_are_berts_own_before_the_softmax(tiny_bert):
-    pair = Pair(tiny_bert)
-    own = AutoModel.from_config(pair.teacher.config, attn_implementation="eager", add_pooling_layer=False).eval()
-    own.load_state_dict(pair.teacher.backbone.state_dict())
-    with torch.no_grad():
-        probabilities = own(pair.batch.input_ids, pair.batch.attention_mask, pair.batch.token_type_ids, output_attentions=True).attentions
-        found = LiveTeacher(pair.teacher, settings(), Wanted(projections=(2,)))(pair.batch)
-    for row, length in formulas.real(pair.batch):
-        scores = formulas.scores(*(part[row, :length] for part in found.projections[2][:2]), 2)
-        for head in range(2):
-            expected = probabilities[1][row, head, :length, :length].double()
-            torch.testing.assert_close(scores[head].softmax(-1), expected, rtol=1e-4, atol=1e-6)
-
-
-def test_an_encoder_holds_no_projections_after_a_pass(tiny_bert):
-    pair = Pair(tiny_bert)
-    pair.student.keep_projections([2])
-    found = pair.student(pair.batch)
-    noted = weakref.ref(found.projections[2][0])
-    assert noted() is not None
-    del found
-    assert noted() is None
-
-
-def test_a_student_with_noted_projections_is_saved_as_any_other(tiny_bert, tmp_path):
-    plain, noting = Pair(tiny_bert), Pair(tiny_bert)
-    noting.student.keep_projections([1, 2])
-    for name, student in (("plain", plain.student), ("noting", noting.student)):
-        (tmp_path / name).mkdir()
-        student.save(tmp_path / name)
-    assert (tmp_path / "plain/model.safetensors").read_bytes() == (tmp_path / "noting/model.safetensors").read_bytes()
 
 
 # ---- memory

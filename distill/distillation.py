@@ -46,7 +46,7 @@ class DistilConfig(TaskConfig):
     kl_weight: float = setting(1.0, "weight of the teacher's soft targets (for scores: squared error)")
     temperature: float = setting(2.0, "temperature of the soft targets")
     freeze_head: bool = setting(False, "keep the teacher's head as it is")
-    cache_dir: str = setting("", "folder for the teacher's cached outputs, to share between runs; empty: in output_dir")
+    cache_dir: str = setting("", "folder of the teacher's cached outputs, for runs to share; empty: output_dir, until the run ends")
     max_cache_gib: float = setting(16.0, "run the teacher at every step where its cached outputs would take more")
 
     def __post_init__(self):
@@ -148,7 +148,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
                         **({"senses": dict(senses.provenance)} if senses else {})})
     live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
     key = cache_key(weights, f"{senses.digest()} {lookup.similarity}" if senses else "", read, cfg, objective.wanted)
-    objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.path / "cache") / key, cfg)
+    objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.cache) / key, cfg)
     stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, student, train, *evaluation.values()):
         return fit(student, objective, stream, cfg, run_dir, lambda model: score(model, task, evaluation))

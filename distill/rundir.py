@@ -130,7 +130,7 @@ class RunDir:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.best, self.last = self.path / "best", self.path / "last"
+        self.best, self.last, self.cache = self.path / "best", self.path / "last", self.path / "cache"
         self.log_file, self.scores_file, self.done_file = (self.path / name for name in
                                                            ("log.jsonl", "scores.json", "DONE"))
         self._lock = None
@@ -213,8 +213,9 @@ class RunDir:
         return Scores.from_json(read_json(self.scores_file))
 
     def finish(self, scores: dict) -> None:
-        """Write the final scores, then DONE: a folder with DONE is complete. Earlier checkpoints than last/ go."""
+        """Write the final scores, then DONE: a folder with DONE is complete. Earlier checkpoints than last/ go, and cached
+        outputs of a teacher, which can be many times as large as all else."""
         write_json(self.scores_file, scores)
         write_text(self.done_file, "")
-        for folder in self.path.glob(f"{self.last.name}.*"):
+        for folder in (*self.path.glob(f"{self.last.name}.*"), self.cache):
             shutil.rmtree(folder, ignore_errors=True)

@@ -207,7 +207,7 @@ def test_a_compiled_student_learns_the_same_from_few_graphs_for_all_lengths(requ
     eager, compiled = (Parts(folder, kind, settings(compile=compile)).train(tmp_path / str(compile)) for compile in (False, True))
     for name, tensor in eager.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[name], tensor, rtol=0, atol=1e-6)
-    assert 1 <= counters["stats"]["unique_graphs"] <= 4
+    assert 1 <= counters["stats"]["unique_graphs"] <= (5 if kind == "tinybert" else 4)  # noting what a layer projects adds one
     torch._dynamo.reset()
 
 

@@ -62,7 +62,7 @@ def cola(teachers) -> Path:
 @pytest.mark.parametrize("recipe", TERMS)
 def test_a_method_trains_a_student_on_its_terms(recipe, model, task, teachers, tiny_glue, tmp_path):
     assert train(recipe, task, tiny_glue, teachers[model, task], tmp_path) == 0
-    assert (tmp_path / "DONE").exists() and load_encoder(tmp_path / "best").depth == 2
+    assert (tmp_path / "DONE").exists() and not (tmp_path / "cache").exists() and load_encoder(tmp_path / "best").depth == 2
     log, label = logged(tmp_path), "mse" if task == "STS-B" else "ce"
     assert len(log) == 12 and set().union(*(line["terms"] for line in log)) == log[0]["weights"].keys() == TERMS[recipe] | {label}
     assert np.isfinite([value for line in log for value in line["terms"].values()]).all()
@@ -91,11 +91,12 @@ def foreign(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("recipe, student", [("logit_kd", "tiny_deberta"), ("logit_kd", "foreign"), ("pkd", "foreign")])
 def test_examples_are_compared_with_a_student_of_another_vocabulary_each_reading_its_own_ids(
         recipe, student, request, cola, tiny_glue, tmp_path):
-    words = ("--student", request.getfixturevalue(student), "--student_layers", "truncate:2", "--max_cache_gib", 0)
+    words = ("--student", request.getfixturevalue(student), "--student_layers", "truncate:2", "--max_cache_gib", 0,
+             "--cache_dir", tmp_path / "cache")
     assert train(recipe, "CoLA", tiny_glue, cola, tmp_path / "run", *words) == 0
     saved, teacher = load_encoder(tmp_path / "run/best"), load_encoder(cola)
     assert saved.depth == 2 and saved.tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
-    (cache,) = (path for path in (tmp_path / "run/cache").iterdir() if path.is_dir())
+    (cache,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
     data = encode_split(teacher, get_task("CoLA"), "train", str(tiny_glue))
     np.testing.assert_allclose(CachedTeacher(cache).columns["logits"], predict(teacher, data), atol=1e-5)
 
@@ -209,7 +210,7 @@ def test_a_method_is_one_new_file(cola, tiny_glue, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(recipes, "__path__", [*recipes.__path__, str(tmp_path / "recipes")])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     try:
-        assert train("angle_kd", "CoLA", tiny_glue, cola, tmp_path / "run", "--angle_weight", 2.0) == 0
+        assert train("angle_kd", "CoLA", tiny_glue, cola, tmp_path / "run", "--angle_weight", 2.0, "--cache_dir", tmp_path / "cache") == 0
         assert train("angel_kd", "CoLA", tiny_glue, cola, tmp_path / "none") == 1
         assert "did you mean angle_kd?" in capsys.readouterr().err
         assert main(["train", "--help"]) == 0 and "angle_kd" in capsys.readouterr().out
@@ -217,4 +218,4 @@ def test_a_method_is_one_new_file(cola, tiny_glue, tmp_path, monkeypatch, capsys
         sys.modules.pop("distill.recipes.angle_kd", None)
     log = logged(tmp_path / "run")
     assert log[-1]["weights"] == {"ce": 1.0, "kl": 1.0, "angle": 2.0} and log[-1]["terms"]["angle"] < log[0]["terms"]["angle"]
-    assert {file.stem for file in (tmp_path / "run/cache").glob("*/*.bin")} == {"logits", "hidden.4"}
+    assert {file.stem for file in (tmp_path / "cache").glob("*/*.bin")} == {"logits", "hidden.4"}

@@ -58,7 +58,8 @@ PER_TASK = {
     "large": {},
 }
 PRESET_DEFAULTS = {
-    "paper": _published(20, ce_weight=0.0, temperature=1.0, learning_rate=5e-5, lr_scheduler_type="constant"),
+    "paper": _published(20, ce_weight=0.0, temperature=1.0, learning_rate=5e-5, lr_scheduler_type="constant",
+                        warmup_ratio=0.0),
     "small": {"num_train_epochs": 3, "learning_rate": 1e-4},
     "large": {"num_train_epochs": 6, "learning_rate": 1e-5},
 }

@@ -41,6 +41,7 @@ class TrainConfig:
     fsdp: bool = setting(False, "shard parameters, gradients and optimiser state over the ranks of torchrun (torch's FSDP2), for "
                                 "models that do not fit one device")
     eval_steps: int = setting(0, "evaluate every so many steps; 0: after every epoch")
+    eval_on_start: bool = setting(False, "evaluate before the first step too; logged, never kept as the best")
     save_steps: int = setting(0, "checkpoint every so many steps; 0: at every evaluation")
     save_total_limit: int = setting(2, "checkpoints to keep: last/, and before it last.1/ ...")
     logging_steps: int = setting(10, "write the terms to log.jsonl every so many steps")

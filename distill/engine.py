@@ -96,6 +96,8 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     save_every = cfg.save_steps or eval_every
     started = time.monotonic() - run_dir.logged_seconds()
     with bar(steps, "train", "step", run.step) as progress_bar, _signals() as received:
+        if evaluate and cfg.eval_on_start and run.step == 0:
+            _score(run, student, evaluate, run_dir)
         while run.step < steps:
             _seed_step(cfg.seed, run.step)
             module.train()
@@ -122,7 +124,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
                                   f"{steps}; saved in {run_dir.last}: the same command goes on from there")
     if evaluate is None:
         state = whole(student.state_dict())
-        workers.on_main(lambda: write_folder(run_dir.best, lambda folder: student.save(folder, state)))
+        workers.on_main(lambda: write_folder(run_dir.best, lambda folder: student.export(folder, state)))
     return run.best
 
 
@@ -220,20 +222,26 @@ def _warn_of_scales(terms: dict[str, float], weights: dict[str, float], cfg: Tra
         logger.warning(warning)
 
 
-def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> None:
-    """Score the student; keep it as best/ where it beats all before. Training goes on bit for bit as if it had not."""
+def _score(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> Scores:
+    """The student's scores, logged. Training goes on bit for bit as if they had not been asked for."""
     student.eval()
     with torch.no_grad():
-        run.latest = scores = evaluate(student)
+        scores = evaluate(student)
+    if workers.is_main():
+        run_dir.log({"step": run.step, "scores": scores.values})
+    return scores
+
+
+def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> None:
+    """Score the student; keep it as best/ where it beats all before."""
+    run.latest = scores = _score(run, student, evaluate, run_dir)
     if run.best is None or scores.selection > run.best.selection:
         run.best, state = scores, whole(student.state_dict())
         workers.on_main(lambda: write_folder(run_dir.best, lambda folder: _fill_best(folder, student, state, scores)))
-    if workers.is_main():
-        run_dir.log({"step": run.step, "scores": scores.values})
 
 
 def _fill_best(folder, student: nn.Module, state: dict[str, torch.Tensor], scores: Scores) -> None:
-    student.save(folder, state)
+    student.export(folder, state)
     write_json(folder / "scores.json", scores.to_json())
     if scores.predictions:
         save_predictions(scores.predictions, folder / "predictions.npz")

@@ -1,9 +1,12 @@
 """model + task + split -> Scores."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from types import MappingProxyType
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data_utils.batching import collate, sequential_batches
 from data_utils.encode import EncodedDataset, encode
@@ -14,6 +17,7 @@ from distill import workers
 from distill.progress import bar
 from distill.scores import Predictions, Scores
 from models.encoder import Encoder
+from models.outputs import Outputs
 
 EVAL_TOKENS = 8192  # padded tokens per batch
 
@@ -36,17 +40,18 @@ def check_length(encoder: Encoder, length: int) -> None:
 
 
 @torch.no_grad()
-def predict(encoder: Encoder, dataset: EncodedDataset) -> np.ndarray:
-    """Logits [N, C] in the order of `dataset`, float32 arithmetic, shared out over the ranks, whole on each."""
+def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs], Tensor] = attrgetter("logits")) -> np.ndarray:
+    """Logits [N, C] in the order of `dataset`, float32 arithmetic, shared out over the ranks, whole on each; or what else
+    `read` gives, [N, ...]."""
     encoder.eval()
     mine = workers.share(sequential_batches(dataset.lengths, EVAL_TOKENS))
     logits = []
     with bar(len(mine), "evaluate", "batch") as progress_bar:
         for rows in mine:
             batch = collate(dataset, rows, encoder.info.task, encoder.tokenizer.pad_token_id)
-            logits.append(encoder(batch.to(workers.device())).logits.float().cpu().numpy())
+            logits.append(read(encoder(batch.to(workers.device()))).float().cpu().numpy())
             progress_bar.update()
-    found = np.empty((len(dataset), encoder.info.num_labels), np.float32)
+    found = np.empty((len(dataset), *logits[0].shape[1:]), np.float32)
     for parts in workers.gather(list(zip(mine, logits, strict=True))):
         for rows, part in parts:
             found[rows] = part
@@ -63,18 +68,25 @@ def predictions(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.n
     return np.array([task.labels.index(label) for label in labels])[logits.argmax(1)]
 
 
-def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset]) -> Scores:
-    """The task's metrics on every split of `splits`, and the predictions; the first split selects."""
+def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
+          readings: Mapping[str, Callable[[Outputs], Tensor]] = MappingProxyType({"": attrgetter("logits")})) -> Scores:
+    """The task's metrics on every split of `splits`, and the predictions, from one pass over it; the first split selects.
+
+    `readings`: where an encoder answers in several ways, the logits of each, by what follows the split in the names of its
+    scores; the first selects.
+    """
     values, errors, counts, kept, selection = {}, {}, {}, {}, None
     for split, dataset in splits.items():
-        predicted = predictions(predict(encoder, dataset), encoder.info.labels, task)
-        found = compute_metrics(task.metrics, predicted, dataset.target)
-        selection = selection_score(found) if selection is None else selection
-        for metric, value in found.items():
-            key = f"{split}/{metric}"
-            values[key], counts[key] = value, len(dataset)
-            errors[key] = bootstrap_standard_error(metric, predicted, dataset.target)
-        kept[split] = Predictions(dataset.uid, predicted, dataset.target)
+        answers_NRC = predict(encoder, dataset, lambda outputs: torch.stack([read(outputs) for read in readings.values()], 1))
+        for place, name in enumerate(readings):
+            predicted = predictions(answers_NRC[:, place], encoder.info.labels, task)
+            found = compute_metrics(task.metrics, predicted, dataset.target)
+            selection = selection_score(found) if selection is None else selection
+            for metric, value in found.items():
+                key = f"{split}{name}/{metric}"
+                values[key], counts[key] = value, len(dataset)
+                errors[key] = bootstrap_standard_error(metric, predicted, dataset.target)
+            kept[f"{split}{name}"] = Predictions(dataset.uid, predicted, dataset.target)
     return Scores(values, selection, errors, counts, next(iter(splits)), kept)
 
 

@@ -1,6 +1,7 @@
 """The run directory: every path in it, and writes that are whole or not there.
 
     config.json  origin.json  log.jsonl  best/  last/  scores.json  DONE
+    stage-NAME/  the same, for each stage before the last one of a run in several stages
 """
 
 import fcntl
@@ -27,6 +28,7 @@ from distill.scores import Scores
 from models.weights import write_checksums
 
 PLACES = ("output_dir", "fsdp")  # settings that say where a run lives: it may move
+STAGE = "stage-"  # folders of the stages before the last
 
 
 class SaveError(OSError):
@@ -184,6 +186,14 @@ class RunDir:
             raise ValueError(f"{self.path} holds a run that read other {' and '.join(changed)} (their checksums in {file} are "
                              "not today's): give it the same files to go on, another --output_dir, or remove the folder")
 
+    def stage(self, name: str) -> "RunDir":
+        """The run directory, inside this one, of a stage before the last; the last stage's is this one itself."""
+        return RunDir(self.path / f"{STAGE}{name}")
+
+    def stages(self) -> list["RunDir"]:
+        """Those of its stages that were begun."""
+        return [RunDir(path) for path in sorted(self.path.glob(f"{STAGE}*"))]
+
     def is_done(self) -> bool:
         return self.done_file.exists()
 
@@ -198,8 +208,9 @@ class RunDir:
             write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in self.logged() if line["step"] <= step))
 
     def logged_seconds(self) -> float:
-        """Seconds that the log's lines account for, over all sittings of the run."""
-        return max((line["seconds"] for line in self.logged() if "seconds" in line), default=0.0)
+        """Seconds that the log's lines account for, over all sittings of the run, its earlier stages included."""
+        seconds = [line["seconds"] for line in self.logged() if "seconds" in line]
+        return max(seconds) if seconds else sum(stage.logged_seconds() for stage in self.stages())
 
     def logged(self) -> list[dict]:
         """The log's lines, without one that a kill left unfinished."""

@@ -47,7 +47,7 @@ def load_last(module, run_dir: RunDir, keep: int) -> dict | None:
     folder = workers.gather(found)[0][0]
     if folder is None:
         if workers.is_main():
-            run_dir.rewind_log(0)  # a run that was killed before its first checkpoint
+            run_dir.rewind_log(-1)  # a run that was killed before its first checkpoint
         return None
     file = folder / TRAINER_STATE
     try:

@@ -156,6 +156,10 @@ class Encoder(nn.Module):
             write_tensors(folder / "senses.safetensors", {"centroids": self.senses.centroids.half().cpu(),
                                                           "offsets": self.senses.offsets.cpu()})
 
+    def export(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write what a run makes, as an ordinary checkpoint; save() writes what it is made from. Here the two are one."""
+        self.save(folder, state)
+
     def restore(self, folder: Path) -> None:
         """Set the weights to those that save() wrote into `folder`. ValueError where they do not fit."""
         path = Path(folder) / "model.safetensors"

@@ -4,6 +4,7 @@ import copy
 import re
 
 from torch import nn
+from transformers import PreTrainedConfig
 
 from models.encoder import Encoder
 from models.layers import layer_stack
@@ -40,10 +41,15 @@ def truncate(encoder: Encoder, layers: tuple[int, ...]) -> Encoder:
     student = copy.deepcopy(encoder)
     owner, name = layer_stack(student.backbone)
     setattr(owner, name, nn.ModuleList(getattr(owner, name)[layer] for layer in layers))
-    student.config.num_hidden_layers = len(layers)
-    if getattr(student.config, "layer_types", None):
-        student.config.layer_types = [student.config.layer_types[layer] for layer in layers]
+    keep_layers(student.config, layers)
     return student
+
+
+def keep_layers(config: PreTrainedConfig, layers: tuple[int, ...]) -> None:
+    """Change `config` to that of a model that keeps only `layers`."""
+    config.num_hidden_layers = len(layers)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[layer] for layer in layers]
 
 
 def adapt(student: Encoder, teacher: Encoder) -> Encoder:

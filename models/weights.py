@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,13 @@ def stored_parameters(path: Path) -> int | None:
             return sum(math.prod(tensor.get_shape()) for tensor in tensors if "F" in tensor.get_dtype())
     except (SafetensorError, OSError):
         return None
+
+
+def parameter_counts(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Parameters in all, and how many of them are embeddings (word, position, segment, and their LayerNorm): of an encoder's
+    state_dict() or of a checkpoint's read_tensors()."""
+    embeddings = sum(tensor.numel() for name, tensor in tensors.items() if ".embeddings." in name)
+    return sum(tensor.numel() for tensor in tensors.values()), embeddings
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -15,7 +15,7 @@ from distill import engine, recipes
 from distill.__main__ import main
 from distill.config import TrainConfig, differences, digest, parse
 from distill.distillation import DistilConfig
-from distill.recipes import finetune, pkd, relation_kd, sense_kd, tinybert
+from distill.recipes import finetune, pkd, relation_kd, self_teaching, sense_kd, tinybert
 from distill.rundir import RunDir
 from distill.senses.build import SenseConfig
 from distill.senses.dictionary import SenseDictionary
@@ -35,18 +35,23 @@ ENGINE = {
     "max_grad_norm": (0.01, "weights"), "lr_scheduler_type": ("constant", "log"), "warmup_ratio": (0.9, "log"),
     "warmup_steps": (2, "log"), "seed": (7, "weights"), "bf16": (True, "weights"), "fp16": (True, "refused"),
     "eval_steps": (1, "log"), "save_steps": (1, "saves"), "logging_steps": (2, "log"), "save_total_limit": (1, "kept"),
-    "compile": (True, "compiled"), "trim_vocabulary": (False, "weights"), "fsdp": (True, "refused"),
+    "eval_on_start": (True, "log"), "compile": (True, "compiled"), "trim_vocabulary": (False, "weights"), "fsdp": (True, "refused"),
 }
 FINETUNE = ENGINE | {
-    "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "model": ("deberta", "weights"),
+    "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "model": ("deberta", "weights"), "random_init": (True, "weights"),
     "layers": ("layers:0,2", "weights"), "pooling": ("mean", "weights"), "head_dropout": (0.5, "weights"),
     "max_length": (5, "weights"), "select_on": ("heldout", "log"),
+}
+SELF_TEACHING = FINETUNE | {
+    "schedule": ("4,1", "weights"), "kl_weight": (3.0, "weights"), "student_ce_weight": (1.0, "weights"),
+    "detach_teacher": (True, "weights"), "eval_on_start": (False, "log"),
 }
 SENSE_KD = ENGINE | {
     "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "teacher": ("other teacher", "weights"),
     "senses": ("these other senses", "weights"), "student": ("layers:0,3", "weights"), "head_input": ("senses", "weights"),
     "sense_weight": (3.0, "weights"), "ce_weight": (3.0, "weights"), "kl_weight": (3.0, "weights"), "temperature": (5.0, "weights"),
     "freeze_head": (True, "weights"), "special_senses": (True, "weights"), "max_length": (5, "weights"),
+    "similarity": ("dot", "weights"), "sense_temperature": (4.0, "weights"), "soft_senses": (True, "weights"),
     "cache_dir": ("shared cache", "cache"), "student_layers": ("layers:0,3", "weights"), "max_cache_gib": (0.0, "passes"),
     "select_on": ("heldout", "log"),
 }
@@ -58,13 +63,14 @@ OWN = {  # what the other recipes add to DistilConfig, whose settings all reach 
 }
 SENSES = {
     "output_dir": ("elsewhere", "path"), "teacher": ("other teacher", "weights"), "data_dir": ("other glue", "weights"),
-    "corpus": ("glue", "weights"), "num_senses": (2, "weights"), "cap": (5, "weights"), "layer": (1, "weights"),
+    "corpus": ("glue", "weights"), "num_senses": (2, "weights"), "cap": (5, "weights"), "layer": (1, "weights"), "similarity": ("dot", "weights"),
     "max_length": (5, "weights"), "restarts": (4, "weights"), "seed": (7, "weights"), "max_tokens": (100, "passes"),
     "bf16": (True, "weights"), "fp16": (True, "refused"), "fsdp": (True, "refused"),
 }
 BESIDE = {"num_train_epochs": {"max_steps": 0}, "restarts": {"num_senses": 4}, "save_total_limit": {"save_steps": 1},
           "student_layers": {"student": "bert"}, "trim_vocabulary": {"data_dir": "other glue"}}  # there a type has no example, and weight decay passes it by
-CLASSES = {"finetune": (finetune.Config, FINETUNE), "sense_kd": (sense_kd.Config, SENSE_KD), "senses": (SenseConfig, SENSES),
+CLASSES = {"finetune": (finetune.Config, FINETUNE), "self_teaching": (self_teaching.Config, SELF_TEACHING),
+           "sense_kd": (sense_kd.Config, SENSE_KD), "senses": (SenseConfig, SENSES),
            **{kind: (recipes.load(kind).Config, effects) for kind, effects in OWN.items()}}
 
 
@@ -100,7 +106,8 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     """Run with the settings `changed`; what there is to see of it."""
     config_class, _ = CLASSES[kind]
     given = {"output_dir": str(out), "data_dir": places["tiny glue"], "bf16": False}
-    given |= {"finetune": {**SMALL, "model": places["bert"]}, "senses": {"teacher": places["teacher"], "num_senses": 3},
+    pretrained = {**SMALL, "model": places["bert"]}
+    given |= {"finetune": pretrained, "self_teaching": pretrained, "senses": {"teacher": places["teacher"], "num_senses": 3},
               "sense_kd": {**SMALL, "teacher": places["teacher"], "senses": places["these senses"]},
               "relation_kd": {**SMALL, "teacher": places["teacher"], "relation_heads": 8}}.get(
                   kind, {**SMALL, "teacher": places["teacher"]})
@@ -166,7 +173,7 @@ def test_the_tables_name_no_setting_that_is_gone():
     assert CLASSES.keys() >= set(recipes.names()), "a new recipe: say here what its settings change"
 
 
-@pytest.mark.parametrize("config_class", [TrainConfig, *(config_class for config_class, _ in CLASSES.values())])
+@pytest.mark.parametrize("config_class", [TrainConfig, *(config for config, _ in CLASSES.values())])
 def test_configs_are_frozen_and_every_setting_has_a_default_and_a_help_text(config_class):
     with pytest.raises(dataclasses.FrozenInstanceError):
         config_class().seed = 1
@@ -221,7 +228,9 @@ BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0
        (TrainConfig, {"lr_scheduler_type": "step"}), (TrainConfig, {"seed": -1}),
        (finetune.Config, {"head_dropout": 1.5}), (finetune.Config, {"max_length": -1}),
        (finetune.Config, {"pooling": "max"}), (sense_kd.Config, {"head_input": "both"}), (sense_kd.Config, {"temperature": 0.0}),
-       (sense_kd.Config, {"sense_weight": -1.0}), (sense_kd.Config, {"kl_weight": -1.0}), (sense_kd.Config, {"max_length": -1}),
+       (sense_kd.Config, {"sense_weight": -1.0}),
+       (self_teaching.Config, {"kl_weight": 0.0, "student_ce_weight": 0.0}), (self_teaching.Config, {"student_ce_weight": -1.0}),
+       (sense_kd.Config, {"kl_weight": -1.0}), (sense_kd.Config, {"max_length": -1}),
        (sense_kd.Config, {"ce_weight": 0.0, "sense_weight": 0.0, "kl_weight": 0.0}), (SenseConfig, {"num_senses": 0}),
        (sense_kd.Config, {"student": "layers:0", "student_layers": "truncate:1"}), (sense_kd.Config, {"max_cache_gib": -1.0}),
        (pkd.Config, {"cls_weight": -1.0}), (pkd.Config, {"ce_weight": 0.0, "kl_weight": 0.0, "cls_weight": 0.0}),

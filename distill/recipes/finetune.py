@@ -15,7 +15,7 @@ from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.splits import read_splits, split_fingerprints
 from distill.vocabulary import held_vocabulary
-from models.encoder import TaskInfo
+from models.encoder import Encoder, TaskInfo
 from models.heads import POOLINGS
 from models.pretrained import load_config, pretrained_encoder
 from models.truncate import parse_layers, truncate
@@ -90,12 +90,17 @@ class LabelObjective(Objective):
         return {self.term: self.loss(student(batch).logits, batch.target).sum()}
 
 
-def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
-    """Fine-tune cfg.model on `task`; best/ and last/ in run_dir. Returns the scores of the best epoch."""
+def start(cfg: Config, task: Task) -> Encoder:
+    """What is fine-tuned, before the first step: cfg.layers of cfg.model, and a new head."""
     torch.manual_seed(cfg.seed)
     info = TaskInfo(task.name, task.version, task.texts, task.labels, cfg.pooling)
     encoder = pretrained_encoder(cfg.model, info, cfg.head_dropout, cfg.random_init)
-    encoder = truncate(encoder, parse_layers(cfg.layers, encoder.depth))
+    return truncate(encoder, parse_layers(cfg.layers, encoder.depth))
+
+
+def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
+    """Fine-tune cfg.model on `task`; best/ and last/ in run_dir. Returns the scores of the best epoch."""
+    encoder = start(cfg, task)
     train, evaluation = read_splits(encoder, task, cfg)
     run_dir.begin(cfg, {"data": split_fingerprints(task, cfg)})
     stream = TrainStream(train, task.name, encoder.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)

@@ -54,6 +54,7 @@ class Sharded(Alone):
 
     def __init__(self, module: nn.Module):
         shard(module.student, module)
+        fully_shard.state(module)._lazy_init()  # else the first to run is the root: the student, evaluated before a step
         self.run = module
 
     def exchange(self, wanted: bool) -> contextlib.AbstractContextManager:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from unittest.mock import patch
@@ -18,13 +19,14 @@ from distill import engine, workers
 from distill.engine import Interrupted, NonFiniteLossError
 from distill.evaluate import predict
 from distill.optim import build_optimizer
-from distill.recipes import sense_kd
+from distill.recipes import self_teaching, sense_kd
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.senses.build import SenseConfig, build
 from distill.senses.dictionary import SenseDictionary
 from distill.teacher_cache import CachedTeacher
 from models.checkpoint import load_encoder
+from models.weights import read_tensors
 from tests.training import Parts, assert_same, encoder, exact_arithmetic, free_port, left_behind, settings, start
 
 RANGER = {"optimizer": "ranger_adabelief", "learning_rate": 5e-3, "max_tokens": 30, "max_grad_norm": 0.5, "save_steps": 20}
@@ -130,6 +132,16 @@ def distil(teacher: Path, glue: Path, out: Path, fsdp: bool) -> None:
         sense_kd.run(cfg, task, RunDir(out / "student"))
 
 
+def teach(bert: Path, glue: Path, out: Path, fsdp: bool) -> None:
+    """Self-teaching in two stages, no dropout: its draws are a rank's own."""
+    still = shutil.copytree(bert, out / f"still{workers.rank()}")
+    (still / "config.json").write_text((still / "config.json").read_text().replace('dropout_prob": 0.1', 'dropout_prob": 0.0'))
+    cfg = self_teaching.Config(**RANGER | {"learning_rate": 0.05}, model=str(still), data_dir=str(glue), output_dir=str(out), fsdp=fsdp,
+                               schedule="4,3,1", detach_teacher=True, student_ce_weight=1.0, head_dropout=0.0, train_batch_size=5,
+                               max_steps=2, bf16=False)
+    self_teaching.run(cfg, get_task("CoLA"), RunDir(out))
+
+
 @exact_arithmetic()
 def one_rank(rank: int, port: int, bert: Path, deberta: Path, glue: Path, out: Path) -> None:
     """What torchrun would start: one of two ranks that does everything that is looked at below."""
@@ -140,6 +152,7 @@ def one_rank(rank: int, port: int, bert: Path, deberta: Path, glue: Path, out: P
     for fsdp, name in ((True, "shards"), (False, "copies")):
         train_scored(deberta, out / name, fsdp=fsdp)
         train_scaled(bert, out / "scaled" / name, fsdp=fsdp)
+        teach(bert, glue, out / "taught" / name, fsdp=fsdp)
     train_interrupted(bert, out)
     train_stopped(bert, out / "to one", 5, fsdp=True)
     train_stopped(bert, out / "from one", -1, fsdp=True)
@@ -161,6 +174,7 @@ def ranks(tiny_bert, tiny_deberta, tiny_glue, processes, tmp_path_factory) -> Pa
         train_long(tiny_bert, out / "alone/long")
         train_stopped(tiny_bert, out / "alone/stopped", -1)
         distil(out / "teacher", tiny_glue, out / "alone/distilled", fsdp=False)
+        teach(tiny_bert, tiny_glue, out / "alone/taught", fsdp=False)
         for process in started:
             process.join(120)
     assert [process.exitcode for process in started] == [0, 0]
@@ -215,6 +229,16 @@ def test_an_evaluation_of_fewer_batches_than_ranks_need_ends_and_is_right(ranks,
     assert np.array_equal(*logits)
     assert np.allclose(logits[0][:-1], predict(load_encoder(ranks / "shards/last"), data), atol=1e-5)
     assert np.allclose(logits[0][-1], logits[0][0], atol=1e-5)
+
+
+def test_a_network_teaches_itself_in_stages_on_ranks_as_on_one_process(ranks):
+    promoted = read_tensors(ranks / "alone/taught/stage-4-3/best/model.safetensors")
+    for name in ("copies", "shards"):
+        for folder in ("stage-4-3/best", "best"):
+            assert_close(ranks / "taught" / name / folder, ranks / "alone/taught" / folder)
+        found, expected = (read_tensors(folder / "last/model.safetensors") for folder in (ranks / "taught" / name, ranks / "alone/taught"))
+        assert all(torch.allclose(found[tensor], expected[tensor], rtol=0, atol=1e-6) for tensor in expected)
+        assert (found["exit_head.out.weight"] - promoted["classifier.weight"]).abs().max() > 1e-4
 
 
 def test_the_loss_scaler_skips_the_same_steps_on_shards(ranks):

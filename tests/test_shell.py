@@ -18,6 +18,7 @@ SCRIPTS = sorted([*ROOT.glob("*.sh"), *(ROOT / "scripts").glob("*.sh")])
 FIVE = ["r1_teacher_model.sh", "r2_construct_sense_dictionary.sh", "r3_knowledge_distillation.sh", "run_eval_teacher.sh",
         "run_eval_student.sh"]
 METHODS = {name: f"scripts/{name}.sh" for name in ("logit_kd", "pkd", "tinybert", "relation_kd")}
+SELF_TEACHING = ["scripts/self_teaching.sh", "scripts/self_teaching_gradual.sh"]
 HYPER_PARAMETERS = ("learning_rate", "epochs", "max_steps", "batch_size", "warmup", "weight_decay", "grad_norm", "dropout", "optimizer",
                     "scheduler", "temperature", "num_senses", "cap", "max_length", "bf16", "fp16", "pooling", "head_input")
 
@@ -25,7 +26,8 @@ HYPER_PARAMETERS = ("learning_rate", "epochs", "max_steps", "batch_size", "warmu
 def sh(script: str, *words, cwd=None, **environment) -> subprocess.CompletedProcess:
     """Run a script with PYTHON, the further variables, and nothing of the caller's that it would read."""
     clean = {name: value for name, value in os.environ.items() if name not in (
-        "DATA", "METHOD", "MODEL", "RUNS", "TEACHER", "STUDENT", "SENSES", "CORPUS", "TOKENIZER", "PYTHONPATH")}
+        "DATA", "METHOD", "MODEL", "RUNS", "NAME", "SCHEDULE", "TEACHER", "STUDENT", "SENSES", "CORPUS", "TOKENIZER",
+        "PYTHONPATH")}
     return subprocess.run(["sh", str(ROOT / script), *map(str, words)], cwd=cwd, capture_output=True, text=True,
                           env=clean | {"PYTHON": sys.executable} | {name: str(value) for name, value in environment.items()})
 
@@ -35,7 +37,7 @@ def recorder(tmp_path):
     """A PYTHON that answers `data` itself and writes down what else it is asked to run, one word per line."""
     program = tmp_path / "python"
     program.write_text(f'#!/bin/sh\nif [ "$3" = data ]; then exec "{sys.executable}" "$@"; fi\n'
-                       f'printf "%s\\n" "$@" > "{tmp_path}/words"\npwd > "{tmp_path}/folder"\n')
+                       f'printf "%s\\n" "$@" >> "{tmp_path}/words"\npwd > "{tmp_path}/folder"\n')
     program.chmod(0o755)
     return program
 
@@ -78,14 +80,14 @@ def test_the_program_takes_the_place_of_the_script_and_gets_every_further_word(n
 # ---- what they say
 
 
-@pytest.mark.parametrize("name", FIVE)
+@pytest.mark.parametrize("name", FIVE + SELF_TEACHING)
 def test_without_an_argument_a_script_shows_its_usage_and_the_tasks_and_ends_with_two(name, tmp_path):
     done = sh(name, cwd=tmp_path)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith(f"usage: sh {name} TASK") and all(task in done.stderr for task in task_names())
 
 
-@pytest.mark.parametrize("name", FIVE)
+@pytest.mark.parametrize("name", FIVE + SELF_TEACHING)
 def test_an_unknown_task_is_answered_with_the_nearest_in_one_line(name, tmp_path):
     done = sh(name, "MRCP", cwd=tmp_path)
     assert done.returncode == 1 and not done.stdout
@@ -160,6 +162,19 @@ def test_a_methods_script_runs_its_recipe_with_paths_whole_and_further_words_las
         "-m", "distill", "train", name, "SST-2", "--data_dir", str(blank), "--teacher", str(blank), "--student", str(blank),
         "--output_dir", f"{blank}/SST-2/{name}", "--learning_rate", "1e-4", "two words"]
     assert (tmp_path / "folder").read_text().strip() == str(ROOT)
+@pytest.mark.parametrize("name, given, expected", [
+    (SELF_TEACHING[0], {}, ["google-bert/bert-base-uncased", "all,half", "self_taught"]),
+    (SELF_TEACHING[1], {}, ["google-bert/bert-large-uncased", "24,20,16,12", "self_taught_gradually"]),
+    (SELF_TEACHING[1], {"MODEL": "a model", "SCHEDULE": "6,5,3", "NAME": "my run"}, ["a model", "6,5,3", "my run"])])
+def test_self_teaching_trains_then_scores_what_it_left(name, given, expected, recorder, tmp_path):
+    runs = tmp_path / "the runs"
+    done = sh(name, "sst2", "--seed", 3, PYTHON=recorder, RUNS=runs, DATA="a folder", **given)
+    assert done.returncode == 0, done.stderr
+    model, schedule, run = expected
+    training, scoring = (tmp_path / "words").read_text().split("-m\ndistill\n")[1:]
+    assert training.splitlines() == ["train", "self_teaching", "SST-2", "--data_dir", "a folder", "--model", model, "--schedule", schedule,
+                                     "--output_dir", f"{runs}/SST-2/{run}", "--seed", "3"]
+    assert scoring.splitlines() == ["evaluate", "SST-2", "--data_dir", "a folder", "--checkpoint", f"{runs}/SST-2/{run}"]
 
 
 # ---- the real thing

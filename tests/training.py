@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from data_utils.batching import TrainStream
+from data_utils.batching import Batch, TrainStream, collate
 from data_utils.encode import EncodedDataset, encode
 from data_utils.tasks import Example, Task, get_task
 from distill import workers
@@ -30,6 +30,7 @@ from distill.scores import Predictions, Scores
 from distill.senses import build
 from distill.teacher import LiveTeacher, Wanted
 from models.encoder import Encoder, TaskInfo
+from models.exits import TwoExits
 from models.heads import ClassificationHead, SenseLookup
 from models.pretrained import pretrained_encoder
 from models.truncate import adapt, truncate
@@ -85,6 +86,23 @@ def wider(narrow: Encoder, width: int, heads: int, seed: int) -> Encoder:
     config = BertConfig(**{**narrow.config.to_dict(), "hidden_size": width, "num_attention_heads": heads})
     head = ClassificationHead(width, narrow.info.num_labels, "tanh", narrow.head.dropout.p)
     return Encoder(BertModel(config, add_pooling_layer=False), head, narrow.info, narrow.tokenizer)
+
+
+def two_exits(folder: Path) -> tuple[TwoExits, Batch]:
+    """The tiny encoder with a second exit after its second layer, the two far from each other; and a batch."""
+    task = get_task("SST-2")
+    network = TwoExits(encoder(folder, task, 4, False, seed=1), 2)
+    with torch.no_grad():
+        network.exit_head.out.weight.mul_(-30)
+        network.head.out.weight.mul_(30)
+    return network, collate(encode(examples(task, 8), network.tokenizer, 64), np.arange(8), task.name, 0)
+
+
+def self_teaching_words(model: Path, task: str, glue: Path, out: Path, *more) -> list[str]:
+    """The command line of a short self-teaching run; `more` overrides what is said here."""
+    given = {"--model": model, "--data_dir": glue, "--output_dir": out, "--bf16": False, "--max_steps": 6, "--train_batch_size": 8,
+             "--learning_rate": 2e-3, "--logging_steps": 2, "--eval_steps": 3, "--save_steps": 2}
+    return [str(word) for word in ("train", "self_teaching", task, *(part for pair in given.items() for part in pair), *more)]
 
 
 def senses(vocabulary: int, width: int) -> SenseLookup:

@@ -74,7 +74,8 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     """Train `student` (in place; with cfg.fsdp it stays sharded) on `objective` over `stream`, from where run_dir/last stands.
 
     Every epoch or `eval_steps`, `evaluate(student)` is asked for Scores; the student with the best selection score
-    goes to run_dir/best (the last one, where there is no `evaluate`). Returns the best scores.
+    goes to run_dir/best by its export() (the last one, where there is no `evaluate`), the state to go on from to run_dir/last
+    by its save(). Returns the best scores.
 
     Exact: the step's gradient does not depend on micro-batches or ranks beyond rounding; the random draws of a step
     are a function of (seed, step, rank); a resumed run equals an undisturbed one bit for bit on a CPU.

@@ -170,10 +170,10 @@ def test_every_stage_is_a_run_of_its_own(gradual):
     assert RunDir(gradual["out"]).logged_seconds() > RunDir(gradual["stage"]).logged_seconds(), "the last stage's clock goes on"
 
 
-@pytest.mark.parametrize("kills", [[4, 1, 5], [6, 3, 0]])
+@pytest.mark.parametrize("kills", [[1, 4, 5, 1], [6, 1]])
 def test_a_run_killed_in_any_stage_goes_on_bit_for_bit(kills, gradual, tiny_bert, tiny_glue, tmp_path, monkeypatch):
-    """Each number: the batches that a sitting gets. In the first stage, in it again, in the second; between the two, in the
-    second, right after that."""
+    """Each number: the batches that a sitting gets. In the first stage before its first checkpoint and after it, in the second
+    twice; between the two, in the second before its first checkpoint."""
     command = self_teaching_words(tiny_bert, "CoLA", tiny_glue, tmp_path, "--schedule", "4,3,1")
     following = TrainStream.next
     for left in kills:

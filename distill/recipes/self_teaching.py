@@ -10,9 +10,10 @@ scores, squared errors. Gradually: the student that a stage exports, its head to
     OUT/stage-20-16     its first 20     20             16
     OUT                 their first 16   16             12
 
-Layers and heads above a stage's teacher exit are gone. Differs: heads of two layers, the published ones have one; and what the
-published programs did against their paper: exits one layer below their numbers, heads not promoted, padding in the mean, pairs
-run together into one text (self_teaching.md 7).
+Layers and heads above a stage's teacher exit are gone. Differs: heads have two layers, not one; a stage begins with its
+predecessor's best epoch, not its last, and with an optimiser of its own; and what the published programs did against their paper
+is not done: exits one layer below their numbers, heads not promoted, padding in the mean, pairs run together into one text
+(self_teaching.md 7).
 """
 
 import logging

@@ -130,7 +130,7 @@ def gradual(tiny_bert, tiny_glue, tmp_path_factory) -> dict:
         fit = self_teaching.fit
         monkeypatch.setattr(self_teaching, "fit", lambda student, *rest: begun.append(
             {name: tensor.clone() for name, tensor in student.state_dict().items()}) or fit(student, *rest))
-        assert main(self_teaching_words(tiny_bert, "CoLA", tiny_glue, out, "--schedule", "4,3,1")) == 0
+        assert main(self_teaching_words(tiny_bert, "STS-B", tiny_glue, out, "--schedule", "4,3,1")) == 0
     return {"out": out, "stage": out / "stage-4-3", "begun": begun}
 
 
@@ -152,11 +152,13 @@ def test_a_stage_begins_as_the_student_that_the_stage_before_it_exported_and_its
 def test_the_teacher_exit_is_scored_before_a_stage_and_with_every_student(gradual):
     begun, *later = [line["scores"] for line in log(gradual["out"]) if "scores" in line]
     student = json.loads((gradual["stage"] / "best/scores.json").read_text())["values"]
-    assert begun["dev, teacher exit/matthews"] == student["dev/matthews"], "the student is the next teacher"
+    assert begun["dev, teacher exit/pearson"] == student["dev/pearson"] != begun["dev/pearson"], "the student is the next teacher"
     assert [line["step"] for line in log(gradual["out"]) if "scores" in line] == [0, 3, 6]
     final = json.loads((gradual["out"] / "scores.json").read_text())
-    assert final["values"] in later and final["selection"] == final["values"]["dev/matthews"] == max(line["dev/matthews"] for line in later)
-    assert final["counts"].keys() == final["errors"].keys() == begun.keys() == {"dev/matthews", "dev, teacher exit/matthews"}
+    selection = [(line["dev/pearson"] + line["dev/spearman"]) / 2 for line in later]
+    assert final["values"] == later[selection.index(max(selection))] and final["selection"] == max(selection), "the student selects"
+    assert final["counts"].keys() == final["errors"].keys() == begun.keys() == {
+        f"dev{exit}/{metric}" for exit in ("", ", teacher exit") for metric in ("pearson", "spearman")}
 
 
 def test_every_stage_is_a_run_of_its_own(gradual):
@@ -174,7 +176,7 @@ def test_every_stage_is_a_run_of_its_own(gradual):
 def test_a_run_killed_in_any_stage_goes_on_bit_for_bit(kills, gradual, tiny_bert, tiny_glue, tmp_path, monkeypatch):
     """Each number: the batches that a sitting gets. In the first stage before its first checkpoint and after it, in the second
     twice; between the two, in the second before its first checkpoint."""
-    command = self_teaching_words(tiny_bert, "CoLA", tiny_glue, tmp_path, "--schedule", "4,3,1")
+    command = self_teaching_words(tiny_bert, "STS-B", tiny_glue, tmp_path, "--schedule", "4,3,1")
     following = TrainStream.next
     for left in kills:
         def limited(stream, budget=[left]):
@@ -193,7 +195,7 @@ def test_a_run_killed_in_any_stage_goes_on_bit_for_bit(kills, gradual, tiny_bert
 
 
 def test_a_run_that_stands_in_an_early_stage_is_not_continued_with_other_settings(tiny_bert, tiny_glue, tmp_path, monkeypatch, capsys):
-    command = self_teaching_words(tiny_bert, "CoLA", tiny_glue, tmp_path, "--schedule", "4,3,1")
+    command = self_teaching_words(tiny_bert, "STS-B", tiny_glue, tmp_path, "--schedule", "4,3,1")
     following = TrainStream.next
     monkeypatch.setattr(TrainStream, "next", lambda stream: following(stream) if stream.position < 4 else pytest.fail("not asked for"))
     with pytest.raises(pytest.fail.Exception):

@@ -162,6 +162,8 @@ def test_a_methods_script_runs_its_recipe_with_paths_whole_and_further_words_las
         "-m", "distill", "train", name, "SST-2", "--data_dir", str(blank), "--teacher", str(blank), "--student", str(blank),
         "--output_dir", f"{blank}/SST-2/{name}", "--learning_rate", "1e-4", "two words"]
     assert (tmp_path / "folder").read_text().strip() == str(ROOT)
+
+
 @pytest.mark.parametrize("name, given, expected", [
     (SELF_TEACHING[0], {}, ["google-bert/bert-base-uncased", "all,half", "self_taught"]),
     (SELF_TEACHING[1], {}, ["google-bert/bert-large-uncased", "24,20,16,12", "self_taught_gradually"]),

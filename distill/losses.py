@@ -60,8 +60,8 @@ def symmetric_kl(one_BC: Tensor, other_BC: Tensor) -> Tensor:
 def normalised_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
     """|| s / |s| - t / |t| ||^2: vectors [..., D] twice -> [...], from 0 to 4. Gradient to the student only.
 
-    Patient distillation (Sun et al. 2019, arXiv 1908.09355), eq. 7. Differs: its code divides by D, so a published beta
-    is D times this term's weight.
+    Patient distillation (Sun et al. 2019, arXiv 1908.09355), eq. 7. Differs: its code takes the mean over D and over the
+    pairs of layers, so that a published beta is D times their number times this term's weight.
     """
     student, teacher = (F.normalize(vectors.float(), dim=-1) for vectors in (student_BD, teacher_BD.detach()))
     return (student - teacher).square().sum(-1)

@@ -219,6 +219,16 @@ def test_terms_without_weight_are_left_out_and_those_without_one_now_are_not_com
         assert all(parameter.grad is not None for parameter in [*pair.student.parameters(), *objective.parameters()])
 
 
+def test_every_parameter_has_a_gradient_whatever_a_term_reads(tiny_bert):
+    """Ranks wait for the gradient of each."""
+    pair = Pair(tiny_bert)
+    objective = Distillation(None, [(HiddenStates([(0, 0)], pair.student, pair.teacher), 1.0)])
+    objective.teacher = LiveTeacher(pair.teacher, settings(), objective.wanted)
+    objective(pair.student, pair.batch, 0.0)["hidden"].backward()
+    assert all(parameter.grad is not None for parameter in pair.student.parameters())
+    assert pair.student.head.out.weight.grad.abs().sum() == 0
+
+
 def test_wanted_is_united():
     one, other = Wanted(cls=(1, 3), hidden=(2,)), Wanted(senses=True, cls=(3, 0), projections=(4,))
     assert one | other == Wanted(True, (0, 1, 3), (2,), (4,))

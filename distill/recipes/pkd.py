@@ -29,7 +29,8 @@ class Config(DistilConfig):
 
 # paper: the grid of arXiv 1908.09355, 4.3 (T in {5, 10, 20}, alpha in {0.2, 0.5, 0.7}, beta in {10, 100, 500, 1000}, rates
 # in {5e-5, 2e-5, 1e-5}, 4 epochs of batches of 32), the middle of each, as the best are not published. Beta 100 belongs to a
-# mean over 768 units and 5 layers, as its code takes it (and one of KL over the classes, which is a sum here). Its students start from pre-trained layers: --student MODEL --student_layers truncate:half.
+# mean over 768 units and 5 layers, as its code takes it (and one of KL over the classes, which is a sum here). Its students
+# start from pre-trained layers: --student MODEL --student_layers truncate:half.
 # small: as logit_kd. large: not tuned.
 PER_TASK = {"paper": {}, "small": {"SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5}}, "large": {}}
 PRESET_DEFAULTS = {

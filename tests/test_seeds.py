@@ -82,6 +82,7 @@ def test_the_same_command_again_and_then_one_more_seed_leave_finished_runs_alone
     out = tmp_path / "out"
     assert main(words(tiny_bert, tiny_glue, out, "--seeds", 1)) == 0
     before = contents(out)
+    assert "one seed, selected on dev: dev/pearson" in capsys.readouterr().out.splitlines()[-1]
     assert main(words(tiny_bert, tiny_glue, out, "--seeds", 1)) == 0
     assert contents(out) == before
     capsys.readouterr()

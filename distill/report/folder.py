@@ -40,9 +40,9 @@ class Run:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether `folder` is the directory of a training run, finished or not."""
+    """Whether `folder` is the directory of a training run, finished, unfinished or damaged; sense dictionaries are none."""
     files = [folder / name for name in ("config.json", "origin.json")]
-    return all(file.is_file() for file in files) and '"learning_rate"' in files[0].read_text(errors="replace")  # not senses
+    return all(file.is_file() for file in files) and '"num_senses"' not in files[0].read_text(errors="replace")
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -5,8 +5,6 @@ from distill.report.summary import Summary
 from distill.report.tables import bold, cell, csv_text, markdown
 from distill.scores import mean_and_error
 
-NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
-
 
 def table(summary: Summary) -> str:
     """A markdown table and the lines that say how to read it."""
@@ -52,8 +50,8 @@ def _notes(summary: Summary, timed: bool) -> list[str]:
     if timed:
         lines.append("ms per example: one example at a time, median.")
     if summary.baseline:
-        lines.append(f"minus {summary.baseline}: paired by seed and example. Bold: better by more than {NUMBERS[STANDARD_ERRORS]} "
-                     f"standard errors of that difference, with at least {NUMBERS[SEEDS]} seeds.")
+        lines.append(f"minus {summary.baseline}: paired by seed and example. Bold: better by more than {STANDARD_ERRORS} standard "
+                     f"errors of that difference, with at least {SEEDS} seeds.")
     if summary.teacher:
         lines.append(f"% of {summary.teacher}: mean over tasks of the score divided by that of {summary.teacher}.")
     chosen = "; ".join(f"{task} {split} ({', '.join(rows)})" for (task, split), rows in summary.selecting().items())

@@ -98,5 +98,5 @@ def train_over_seeds(name: str, recipe, task: Task, folder: SeedFolder, runs: li
         scores = read_json(folder.scores_file)
         reached = [f"{key} {100 * found['mean']:.1f}" + (f" +- {100 * found['stderr']:.1f}" if found["n"] > 1 else "")
                    for key, found in scores["values"].items()]
-        print(f"{name} on {task.name}, mean +- standard error over {len(runs)} seeds, selected on {scores['selected_on']}: "
-              f"{', '.join(reached)}   [{folder.path}]")
+        over = f"mean +- standard error over {len(runs)} seeds" if len(runs) > 1 else "one seed"
+        print(f"{name} on {task.name}, {over}, selected on {scores['selected_on']}: {', '.join(reached)}   [{folder.path}]")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data_utils.tasks import get_task
 from distill import config as config_module
@@ -63,7 +64,7 @@ OWN = {  # what the other recipes add to DistilConfig, whose settings all reach 
 }
 SENSES = {
     "output_dir": ("elsewhere", "path"), "teacher": ("other teacher", "weights"), "data_dir": ("other glue", "weights"),
-    "corpus": ("glue", "weights"), "num_senses": (2, "weights"), "cap": (5, "weights"), "layer": (1, "weights"), "similarity": ("dot", "weights"),
+    "corpus": ("glue", "weights"), "num_senses": (2, "weights"), "cap": (5, "weights"), "layer": (1, "weights"), "similarity": ("dot", "chosen"),
     "max_length": (5, "weights"), "restarts": (4, "weights"), "seed": (7, "weights"), "max_tokens": (100, "passes"),
     "bf16": (True, "weights"), "fp16": (True, "refused"), "fsdp": (True, "refused"),
 }
@@ -126,7 +127,9 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     weights = path / ("senses.safetensors" if kind == "senses" else "last/model.safetensors")
     if kind == "senses":
         dictionary = SenseDictionary.load(path)
-        seen = {"weights": dictionary.centroids.numpy().tobytes()}
+        states = torch.randn(200, dictionary.centroids.shape[1], generator=torch.Generator().manual_seed(0))
+        types = torch.arange(len(dictionary.sizes))[dictionary.sizes > 1].repeat(200)[:200]
+        seen = {"weights": dictionary.centroids.numpy().tobytes(), "chosen": dictionary.lookup().nearest(states, types).tolist()}
     else:
         log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
         seen = {"weights": hashlib.sha256(weights.read_bytes()).hexdigest(),

@@ -91,7 +91,7 @@ def test_the_first_split_that_is_scored_selects(monkeypatch):
     right, wrong = (np.eye(2)[[0, 1, 0, 1]], np.eye(2)[[0, 1, 1, 1]])
     encoder = type("Encoder", (), {"info": get_task("SST-2")})
     answers = iter([wrong, right, right, wrong])
-    monkeypatch.setattr(evaluate, "predict", lambda encoder, dataset: next(answers))
+    monkeypatch.setattr(evaluate, "predict", lambda encoder, dataset, read: next(answers)[:, None])
     for first, second, expected in (("heldout", "dev", 0.75), ("dev", "other", 1.0)):
         scores = evaluate.score(encoder, get_task("SST-2"), {first: data, second: data})
         assert (scores.selected_on, scores.selection) == (first, expected) == (first, scores.values[f"{first}/accuracy"])
@@ -133,9 +133,10 @@ def test_a_student_learns_from_the_teachers_answers_on_what_is_not_held_out(
     """With a vocabulary of its own the student's examples are not the teacher's: both must leave out the same ones."""
     student = str(tiny_deberta) if student == "deberta" else student
     assert main(["train", "logit_kd", "SST-2", "--teacher", str(selected["SST-2"] / "best"), "--student", student, "--data_dir",
-                 str(tiny_glue), "--output_dir", str(tmp_path / "out"), "--max_steps", "3", "--select_on", "heldout"]) == 0
+                 str(tiny_glue), "--output_dir", str(tmp_path / "out"), "--max_steps", "3", "--select_on", "heldout",
+                 "--cache_dir", str(tmp_path / "cache")]) == 0
     assert "selected on heldout" in capsys.readouterr().out and "trained on the held-out" not in caplog.text
-    (uid,) = (np.load(file) for file in (tmp_path / "out/cache").rglob("uid.npy"))
+    (uid,) = (np.load(file) for file in (tmp_path / "cache").rglob("uid.npy"))
     assert uid.tolist() == np.flatnonzero(~held_out(np.arange(48))).tolist()
 
 

@@ -71,14 +71,17 @@ class Config(finetune.Config):
 
 # base, large: Table 7 of the paper (self_teaching.md 3); AdamW at a constant rate, without warm-up or clipping (1.6), mean
 # pooling, no dropout before the heads (1.1). Differs: biases and LayerNorm do not decay. STS-B, MNLI and WNLI have no published
-# settings. small: for minilm, finetune's own, in each stage.
+# settings. small: for minilm, finetune's own, in each stage. long: the steps of three such stages in one, the control of gradual
+# schedules.
 BASE = {"RTE": {"max_length": 512}, "MRPC": {"learning_rate": 1e-5, "max_length": 512}, "CoLA": {"max_length": 256},
         "SST-2": {"max_length": 512}, "QNLI": {"learning_rate": 5e-6, "max_length": 256}, "QQP": {"max_length": 256}}
 LARGE = {"RTE": {"learning_rate": 1e-5}, "MRPC": {"learning_rate": 2e-5}, "QNLI": {"learning_rate": 3e-6}}
 PUBLISHED = {"learning_rate": 3e-6, "num_train_epochs": 10, "train_batch_size": 16, "lr_scheduler_type": "constant",
              "warmup_ratio": 0.0, "max_grad_norm": 0.0, "weight_decay": 0.01, "pooling": "mean", "head_dropout": 0.0}
-PER_TASK = {"base": BASE, "large": {task: BASE[task] | LARGE.get(task, {}) for task in BASE}, "small": finetune.PER_TASK["small"]}
-PRESET_DEFAULTS = {"base": PUBLISHED, "large": PUBLISHED, "small": finetune.PRESET_DEFAULTS["small"]}
+PER_TASK = {"base": BASE, "large": {task: BASE[task] | LARGE.get(task, {}) for task in BASE}, "small": finetune.PER_TASK["small"],
+            "long": {"SST-2": {**finetune.PER_TASK["small"]["SST-2"], "num_train_epochs": 3}}}
+PRESET_DEFAULTS = {"base": PUBLISHED, "large": PUBLISHED, "small": finetune.PRESET_DEFAULTS["small"],
+                   "long": {**finetune.PRESET_DEFAULTS["small"], "num_train_epochs": 9}}
 BASE_WIDTH = 768
 
 

@@ -208,7 +208,7 @@ def test_a_preset_lies_between_the_defaults_and_the_words():
     assert parse(sense_kd.Config, [], preset_settings(sense_kd, "MRPC", "paper", [])).num_train_epochs == 20
 
 
-@pytest.mark.parametrize("recipe", map(recipes.load, recipes.names()))
+@pytest.mark.parametrize("recipe", [recipes.load(name) for name in recipes.names()])
 def test_every_preset_sets_known_settings_to_values_that_are_accepted(recipe):
     assert recipe.PRESET_DEFAULTS.keys() == recipe.PER_TASK.keys()
     for preset, tasks in recipe.PER_TASK.items():

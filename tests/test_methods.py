@@ -46,7 +46,7 @@ def teachers(tiny_bert, tiny_deberta, tiny_glue, tmp_path_factory) -> dict[tuple
     """Teachers by model and task."""
     out = tmp_path_factory.mktemp("teachers")
     return {(name, task): teach(model, task, tiny_glue, out / f"{name}-{task}")
-            for name, model in (("bert", tiny_bert), ("deberta", tiny_deberta)) for task in ("CoLA", "STS-B")}
+            for name, model, task in (("bert", tiny_bert, "CoLA"), ("deberta", tiny_deberta, "STS-B"))}
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,7 @@ def cola(teachers) -> Path:
 # ---- each method
 
 
-@pytest.mark.parametrize("task", ["CoLA", "STS-B"])
-@pytest.mark.parametrize("model", ["bert", "deberta"])
+@pytest.mark.parametrize("model, task", [("bert", "CoLA"), ("deberta", "STS-B")])
 @pytest.mark.parametrize("recipe", TERMS)
 def test_a_method_trains_a_student_on_its_terms(recipe, model, task, teachers, tiny_glue, tmp_path):
     assert train(recipe, task, tiny_glue, teachers[model, task], tmp_path) == 0

@@ -236,6 +236,7 @@ BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0
        (sense_kd.Config, {"kl_weight": -1.0}), (sense_kd.Config, {"max_length": -1}),
        (sense_kd.Config, {"ce_weight": 0.0, "sense_weight": 0.0, "kl_weight": 0.0}), (SenseConfig, {"num_senses": 0}),
        (sense_kd.Config, {"student": "layers:0", "student_layers": "truncate:1"}), (sense_kd.Config, {"max_cache_gib": -1.0}),
+       (sense_kd.Config, {"sense_temperature": 0.0}),
        (pkd.Config, {"cls_weight": -1.0}), (pkd.Config, {"ce_weight": 0.0, "kl_weight": 0.0, "cls_weight": 0.0}),
        (tinybert.Config, {"intermediate_share": 0.0}), (tinybert.Config, {"intermediate_share": 1.0}),
        (tinybert.Config, {"hidden_weight": 0.0, "attention_weight": 0.0}), (tinybert.Config, {"ce_weight": 0.0, "kl_weight": 0.0}),

@@ -86,18 +86,22 @@ def test_relations_are_those_of_the_formula_whatever_the_widths_and_heads(reques
     assert found == pytest.approx(expected.item() * term.count(pair.batch), rel=2e-3) and found > 1e-4
 
 
-def test_senses_are_counted_and_summed_where_a_type_has_senses(tiny_bert):
+@pytest.mark.parametrize("soft", [False, True])
+def test_senses_are_counted_and_summed_where_a_type_has_senses(tiny_bert, soft):
+    """The teacher's choice, or its whole distribution at a temperature."""
     pair = Pair(tiny_bert)
     lookup, special = senses(pair.student.config.vocab_size, pair.student.width), [0, 2, 3]
-    term, found = Senses(lookup, special), pair.student(pair.batch)
-    target = LiveTeacher(pair.teacher, settings(), Wanted(senses=True), lookup)(pair.batch)
+    term, found = Senses(lookup, special, 3.0, 4 if soft else 0), pair.student(pair.batch)
+    assert term.wanted == (Wanted(hidden=(4,)) if soft else Wanted(senses=True))
+    target = LiveTeacher(pair.teacher, settings(), term.wanted, lookup)(pair.batch)
     total, count, offsets = 0.0, 0, lookup.offsets.tolist()
     for row, place in pair.batch.attention_mask.nonzero().tolist():
         token = int(pair.batch.input_ids[row, place])
         own = lookup.centroids[offsets[token]:offsets[token + 1]]
         if len(own) and token not in special:
             count += 1
-            total -= (own @ found.hidden[-1][row, place]).log_softmax(0)[target.senses[row, place]].item()
+            log_q, p = ((own @ outputs.hidden[-1][row, place] / 3).log_softmax(0) for outputs in (found, target))
+            total += (9 * (p.exp() * (p - log_q)).sum() if soft else -log_q[p.argmax()]).item()
     assert term.count(pair.batch) == count > 10
     assert term(found, target, pair.batch).item() == pytest.approx(total, rel=1e-4)
 

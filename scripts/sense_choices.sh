@@ -20,8 +20,13 @@ for task in $TASKS; do
     for pooling in $POOLINGS; do
         out=$RUNS/$task/$pooling
         distill train finetune "$task" --data_dir "$DATA" --model "$MODEL" --pooling "$pooling" --output_dir "$out/teacher"
-        distill senses build "$task" --data_dir "$DATA" --teacher "$out/teacher/best" --output_dir "$out/senses"
+        distill senses build "$task" --data_dir "$DATA" --teacher "$out/teacher/best" --output_dir "$out/senses" --similarity dot
         record "teacher, $pooling" "$out/teacher"
+        for similarity in dot distance; do
+            distill evaluate "$task" --data_dir "$DATA" --checkpoint "$out/teacher" --senses "$out/senses" --similarity "$similarity" \
+                --output "$out/teacher-$similarity.json"
+            record "teacher, $pooling, read through senses by $similarity" "$out/teacher" --scores "$out/teacher-$similarity.json"
+        done
         student() {  # student NAME SEED settings...
             name=$1 seed=$2
             shift 2

@@ -16,6 +16,7 @@ from distill.__main__ import main
 from distill.evaluate import dev_splits, predict
 from distill.senses.dictionary import SenseDictionary
 from models.checkpoint import load_encoder
+from models.heads import SenseLookup
 
 CASES = [("tiny_bert", "MRPC"), ("tiny_bert", "CoLA"), ("tiny_bert", "STS-B"), ("tiny_deberta", "MRPC"), ("tiny_deberta", "CoLA")]
 TRAINED = {"DONE", "config.json", "origin.json", "log.jsonl", "best", "last", "scores.json"}
@@ -181,6 +182,17 @@ def test_what_the_head_reads_changes_the_logits(cola, tiny_glue):
         found += [predict(encoder, dev), predict(encoder.with_head_input("senses", lookup), dev)]
     for index, logits in enumerate(found):
         assert all(np.abs(logits - other).max() > 1e-4 for other in found[:index])
+
+
+def test_a_dictionary_is_read_by_its_own_similarity_or_by_the_one_that_is_asked_for(cola, tiny_glue, tmp_path, monkeypatch, capsys):
+    used, made = [], SenseLookup.__init__
+    monkeypatch.setattr(SenseLookup, "__init__", lambda self, *given: made(self, *given) or used.append(self.similarity))
+    words = ("evaluate", "CoLA", "--checkpoint", cola / "teacher", "--data_dir", tiny_glue)
+    distil(*words, "--senses", cola / "senses")
+    distil(*words, "--senses", cola / "senses", "--similarity", "dot")
+    assert used == ["distance", "dot"]
+    assert main([*map(str, words), "--similarity", "dot"]) == 1
+    assert "--similarity dot: it says how --senses are read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta"])

@@ -52,7 +52,7 @@ class SenseDictionary:
         """How a state's sense is chosen (SenseLookup): published dictionaries, which do not say it, mean the dot product."""
         return self.provenance.get("similarity", "dot")
 
-    def lookup(self, device: torch.device = torch.device("cpu"), similarity: str = "") -> SenseLookup:
+    def lookup(self, device: torch.device = torch.device("cpu"), similarity: str | None = None) -> SenseLookup:
         """The look-up module over these senses on `device`; `similarity`: instead of the dictionary's own."""
         return SenseLookup(self.centroids, self.offsets, similarity or self.similarity).to(device)
 

@@ -18,7 +18,7 @@ from distill.senses.dictionary import SenseDictionary
 from distill.submission import write_submission
 from models.downloaded import open_checkpoint
 from models.encoder import Encoder
-from models.heads import POOLINGS
+from models.heads import POOLINGS, SIMILARITIES
 
 PROBE_ROWS = 200  # dev rows on which an unknown pooling is tried
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("task")
     parser.add_argument("--checkpoint", required=True, help="run directory, checkpoint folder, .bin or .ckpt file")
     parser.add_argument("--senses", help="sense dictionary: the folder r2 made, .safetensors or .kmeanspkl")
+    parser.add_argument("--similarity", choices=SIMILARITIES, help="how a state's sense is chosen, instead of as the dictionary says")
     parser.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks")
     parser.add_argument("--tokenizer", help="spm.model, or its folder, for a downloaded file that lies without one")
     parser.add_argument("--pooling", choices=POOLINGS, help="what the head reads, where the checkpoint does not say it")
@@ -45,7 +46,9 @@ def main(words: list[str]) -> None:
         raise ValueError(f"{given.checkpoint} was trained on {encoder.info.task}, not on {named.name}")
     if given.pooling:
         encoder.info = replace(encoder.info, pooling=given.pooling)
-    lookup = SenseDictionary.load(given.senses).lookup(workers.device()) if given.senses else encoder.senses
+    if given.similarity and not given.senses:
+        raise ValueError(f"--similarity {given.similarity}: it says how --senses are read, and none are given")
+    lookup = SenseDictionary.load(given.senses).lookup(workers.device(), given.similarity) if given.senses else encoder.senses
     if not task.dev_splits:
         if not given.submission:
             raise ValueError(f"{task.name} has no labelled split: give --submission FOLDER to write its predictions")

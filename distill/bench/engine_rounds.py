@@ -1,7 +1,10 @@
 """Rounds of the real engine: a few steps of fit(), as recipes call it, counted by its own log."""
 
+import contextlib
 import json
+import logging
 import tempfile
+from collections.abc import Iterator
 
 from data_utils.batching import TrainStream
 from distill.config import TrainConfig
@@ -30,6 +33,16 @@ def logged(student: Encoder, objective: Objective, stream: TrainStream, steps: i
     with tempfile.TemporaryDirectory() as folder:
         run_dir = RunDir(folder)
         cfg = TrainConfig(max_steps=steps, logging_steps=1, **settings)
-        with held_vocabulary(cfg, student, stream.dataset):
+        with quiet(), held_vocabulary(cfg, student, stream.dataset):
             fit(student, objective, stream, cfg, run_dir)
         return [json.loads(line) for line in run_dir.log_file.read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what a run tells its user: rounds are many, and their losses mean nothing."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The main job for one task and one seed: teacher, senses, student, and two controls without distillation: the same
-# truncated encoder fine-tuned from its pre-trained layers, and from the teacher's. Scores all of them and adds them to
+# The main job for one task and one seed: teacher, senses, student, and controls: the constant answer, and the same
+# truncated encoder without distillation, from its pre-trained layers and from the teacher's. Scores all and adds them to
 # a table of records. Run again after an interruption: it goes on.
 #     sh scripts/pipeline.sh TASK SEED TABLE
 set -eu
@@ -43,3 +43,4 @@ record "teacher with senses" "$OUT/teacher" --scores "$OUT/teacher.json"
 record "student" "$OUT/student"
 record "control: labels alone, from the teacher's layers" "$OUT/labels"
 record "control: fine-tuned, not distilled" "$OUT/control"
+"$PYTHON" -m distill report --records "$RECORDS" constant "$TASK" "$TABLE" --data_dir "$DATA"

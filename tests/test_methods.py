@@ -16,7 +16,7 @@ from models.checkpoint import load_encoder
 from tests import tiny
 
 TERMS = {"logit_kd": {"kl"}, "pkd": {"kl", "cls"}, "tinybert": {"kl", "hidden", "attention"}, "relation_kd": {"kl", "relation"}}
-OWN = {"relation_kd": ("--relation_heads", 8)}  # 48 do not divide these widths
+OWN = {"tinybert": ("--intermediate_share", 0.5), "relation_kd": ("--relation_heads", 8)}  # 48 do not divide these widths
 
 
 def run(*words) -> int:

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from transformers import HfArgumentParser
@@ -10,7 +11,9 @@ from transformers import HfArgumentParser
 from distill.optim import OPTIMIZERS
 from distill.schedules import LEARNING_RATE
 
-SELECT_ON = ("dev", "heldout")
+HELD_OUT = "heldout"  # the part of train that selects, and what its scores are called
+SELECT_ON = ("dev", HELD_OUT)
+
 
 def setting(default, text: str):
     """A field of a config with its default and its help text."""
@@ -91,6 +94,11 @@ def differences(old: dict, new: dict) -> list[str]:
     """`name: old -> new` for every setting in which two configs differ."""
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in sorted(old.keys() | new.keys())
             if old.get(name) != new.get(name)]
+
+
+def split_words(words: Sequence[str]) -> list[str]:
+    """The words of a command, `--name=value` in two."""
+    return [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
 
 
 def parse(config_class, argv: list[str], defaults: dict | None = None, program: str | None = None):

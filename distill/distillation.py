@@ -13,6 +13,7 @@ from distill.config import TaskConfig, setting
 from distill.engine import fit
 from distill.evaluate import check_length, score
 from distill.objective import Objective
+from distill.presets import LARGE_WIDTH
 from distill.rundir import RunDir
 from distill.schedules import Weight
 from distill.scores import Scores
@@ -30,7 +31,6 @@ from models.truncate import adapt, is_layer_spec, parse_layers, truncate
 from models.weights import fingerprint
 
 WeightedTerm = tuple[Term, float | Weight]
-LARGE_WIDTH = 1024  # students cut from teachers this wide need lower rates
 logger = logging.getLogger(__name__)
 
 

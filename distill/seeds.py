@@ -26,15 +26,15 @@ def parse_seeds(words: Sequence[str]) -> list[int]:
     return seeds
 
 
-def runs_in(path: Path) -> list[int]:
-    """The seeds whose runs lie in the folder `path`."""
-    found = [file.parent.name.removeprefix(FOLDER) for file in path.glob(f"{FOLDER}*/config.json")]
-    return sorted(int(seed) for seed in found if seed.isdigit())
+def runs_by_seed(path: Path) -> dict[int, Path]:
+    """The run directories in the folder `path`, by rising seed."""
+    found = {file.parent.name.removeprefix(FOLDER): file.parent for file in path.glob(f"{FOLDER}*/config.json")}
+    return dict(sorted((int(seed), run) for seed, run in found.items() if seed.isdigit()))
 
 
 def refuse_seeds(path: Path) -> None:
     """ValueError where a single run would go into a folder of runs over seeds."""
-    if found := runs_in(path):
+    if found := runs_by_seed(path):
         raise ValueError(f"{path} holds runs over seeds ({', '.join(f'{FOLDER}{seed}' for seed in found)}): name them with --seeds "
                          f"{' '.join(map(str, found))}, or give another --output_dir")
 
@@ -69,7 +69,7 @@ class SeedFolder:
         if (self.path / "config.json").exists():
             raise ValueError(f"{self.path} holds a single run: give another --output_dir with --seeds, or move what is in it to "
                              f"{self.path / FOLDER}N, N its seed")
-        more = [seed for seed in runs_in(self.path) if seed not in self.runs]
+        more = [seed for seed in runs_by_seed(self.path) if seed not in self.runs]
         if more:
             raise ValueError(f"{self.path} also holds {', '.join(f'{FOLDER}{seed}' for seed in more)}: scores over seeds leave none "
                              f"out; name all (--seeds {' '.join(map(str, [*self.runs, *more]))}), or remove what shall not count")

@@ -15,13 +15,12 @@ from data_utils.draws import held_out
 from data_utils.encode import EncodedDataset
 from data_utils.readers import data_fingerprint
 from data_utils.tasks import Task
-from distill.config import TaskConfig
+from distill.config import HELD_OUT, TaskConfig
 from distill.evaluate import dev_splits, encode_split
 from distill.rundir import read_json
 from distill.scores import Scores
 from models.encoder import Encoder
 
-HELD_OUT = "heldout"
 logger = logging.getLogger(__name__)
 
 

@@ -9,11 +9,12 @@ from data_utils.tasks import Task
 from distill.config import TaskConfig, setting
 from distill.engine import fit
 from distill.evaluate import score
-from distill.losses import cross_entropy, squared_error
 from distill.objective import Objective
+from distill.presets import LARGE_WIDTH, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.splits import read_splits, split_fingerprints
+from distill.terms import Labels
 from distill.vocabulary import held_vocabulary
 from models.encoder import Encoder, TaskInfo
 from models.heads import POOLINGS
@@ -57,14 +58,11 @@ PER_TASK = {
         "SST-2": {"num_train_epochs": 8, "warmup_steps": 500, "learning_rate": 6e-6, "head_dropout": 0.1},
         "STS-B": {"num_train_epochs": 4, "warmup_steps": 50, "learning_rate": 7e-6, "head_dropout": 0.1},
     },
-    "small": {
-        "SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5},
-    },
+    "small": SMALL_TASKS,
 }
 PRESET_DEFAULTS = {"paper": {"pooling": "first_token", "num_train_epochs": 6, "warmup_steps": 50,
                              "learning_rate": 7e-6},
-                   "small": {"pooling": "mean", "num_train_epochs": 3, "learning_rate": 1e-4}}
-LARGE_WIDTH = 1024  # encoders this wide diverge at the rates that small ones need
+                   "small": {**SMALL, "pooling": "mean"}}
 
 
 def default_preset(words: dict[str, str]) -> str:
@@ -78,16 +76,16 @@ class LabelObjective(Objective):
 
     def __init__(self, task: Task):
         super().__init__()
-        self.term, self.loss = ("mse", squared_error) if task.is_regression else ("ce", cross_entropy)
+        self.labels = Labels(task)
 
     def counts(self, batch):
-        return {self.term: len(batch)}
+        return {self.labels.name: self.labels.count(batch)}
 
     def weights(self, progress):
-        return {self.term: 1.0}
+        return {self.labels.name: 1.0}
 
     def forward(self, student, batch, progress):
-        return {self.term: self.loss(student(batch).logits, batch.target).sum()}
+        return {self.labels.name: self.labels.loss(student(batch).logits, batch.target).sum()}
 
 
 def start(cfg: Config, task: Task) -> Encoder:

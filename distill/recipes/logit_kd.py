@@ -9,6 +9,7 @@ from functools import partial
 from data_utils.tasks import Task
 from distill import distillation
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
+from distill.presets import LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from models.encoder import Encoder
@@ -24,11 +25,11 @@ class Config(DistilConfig):
 # paper: the KD rows of patient distillation (arXiv 1908.09355, 4.3) searched T in {5, 10, 20}, alpha in {0.2, 0.5, 0.7}
 # and rates in {5e-5, 2e-5, 1e-5} over 4 epochs of batches of 32; the middle of each, as the best are not published.
 # small: as sense_kd. large: not tuned.
-PER_TASK = {"paper": {}, "small": {"SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5}}, "large": {}}
+PER_TASK = {"paper": {}, "small": SMALL_TASKS, "large": {}}
 PRESET_DEFAULTS = {
     "paper": {"temperature": 10.0, "ce_weight": 0.5, "kl_weight": 0.5, "learning_rate": 2e-5, "num_train_epochs": 4},
-    "small": {"num_train_epochs": 3, "learning_rate": 1e-4},
-    "large": {"num_train_epochs": 6, "learning_rate": 1e-5},
+    "small": SMALL,
+    "large": LARGE,
 }
 
 

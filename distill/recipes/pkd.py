@@ -11,6 +11,7 @@ from distill import distillation
 from distill.config import setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import layer_pairs
+from distill.presets import LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.terms import ClsStates
@@ -32,12 +33,12 @@ class Config(DistilConfig):
 # mean over 768 units and 5 layers, as its code takes it (and one of KL over the classes, which is a sum here). Its students
 # start from pre-trained layers: --student MODEL --student_layers truncate:half.
 # small: as logit_kd. large: not tuned.
-PER_TASK = {"paper": {}, "small": {"SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5}}, "large": {}}
+PER_TASK = {"paper": {}, "small": SMALL_TASKS, "large": {}}
 PRESET_DEFAULTS = {
     "paper": {"temperature": 10.0, "ce_weight": 0.5, "kl_weight": 0.5, "cls_weight": 100 / (768 * 5), "learning_rate": 2e-5,
               "num_train_epochs": 4},
-    "small": {"num_train_epochs": 3, "learning_rate": 1e-4},
-    "large": {"num_train_epochs": 6, "learning_rate": 1e-5},
+    "small": SMALL,
+    "large": LARGE,
 }
 
 

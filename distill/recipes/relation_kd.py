@@ -14,6 +14,7 @@ from data_utils.tasks import Task
 from distill import distillation
 from distill.config import setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
+from distill.presets import LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.terms import Relations
@@ -41,11 +42,11 @@ class Config(DistilConfig):
 # paper: pretraining_kd.md 4 (relations alone, as the authors say of more terms that they lower results; AdamW at 6e-4,
 # 4,000 steps of warm-up of 400,000). It was made for pre-training text; on a task, fine-tune its student afterwards.
 # small: as logit_kd. large: not tuned; 64 heads as for teachers of that width.
-PER_TASK = {"paper": {}, "small": {"SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5}}, "large": {}}
+PER_TASK = {"paper": {}, "small": SMALL_TASKS, "large": {}}
 PRESET_DEFAULTS = {
     "paper": {"ce_weight": 0.0, "kl_weight": 0.0, "learning_rate": 6e-4, "warmup_ratio": 0.01, "train_batch_size": 256},
-    "small": {"num_train_epochs": 3, "learning_rate": 1e-4},
-    "large": {"num_train_epochs": 6, "learning_rate": 1e-5, "relation_heads": 64},
+    "small": SMALL,
+    "large": {**LARGE, "relation_heads": 64},
 }
 
 

@@ -33,6 +33,7 @@ from distill.engine import fit
 from distill.evaluate import score
 from distill.losses import squared_error, symmetric_kl
 from distill.objective import Objective
+from distill.presets import LARGE_WIDTH
 from distill.recipes import finetune
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -88,7 +89,7 @@ BASE_WIDTH = 768
 def default_preset(words: dict[str, str]) -> str:
     """By the width of the model's hidden states: `large`, `base`, or `small` below both."""
     width = load_config(words.get("model", Config.model)).hidden_size
-    return "large" if width >= finetune.LARGE_WIDTH else "base" if width >= BASE_WIDTH else "small"
+    return "large" if width >= LARGE_WIDTH else "base" if width >= BASE_WIDTH else "small"
 
 
 def parse_schedule(spec: str, depth: int) -> list[Exits]:

@@ -13,6 +13,7 @@ from data_utils.tasks import Task
 from distill import distillation, workers
 from distill.config import setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
+from distill.presets import LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
@@ -46,10 +47,8 @@ class Config(DistilConfig):
 
 
 # paper: skd.md 3.3, DeBERTa-v3, global batch 192, Ranger-AdaBelief under one cycle, the sense loss alone, head frozen.
-# small: head input and terms as README's table of choices found them best for minilm; the rate is its teacher's.
-# sense_alone and labels_alone are its controls, which leave terms out. large: not tuned, no weights of such a teacher
-# could be had; the rate that r1's large encoders need.
-LONG_TASK = {"num_train_epochs": 1, "learning_rate": 5e-5}  # as the teacher's
+# small: head input and terms as README's table of choices found them best for minilm. sense_alone and
+# labels_alone are its controls, which leave terms out.
 PER_TASK = {
     "paper": {
         "CoLA": {"learning_rate": 1e-3, "num_train_epochs": 40},
@@ -61,12 +60,11 @@ PER_TASK = {
         "SST-2": {"learning_rate": 5e-4},
         "STS-B": {"learning_rate": 2e-3},
     },
-    "small": {"SST-2": LONG_TASK},
-    "sense_alone": {"SST-2": LONG_TASK},
-    "labels_alone": {"SST-2": LONG_TASK},
+    "small": SMALL_TASKS,
+    "sense_alone": SMALL_TASKS,
+    "labels_alone": SMALL_TASKS,
     "large": {},
 }
-SMALL = {"num_train_epochs": 3, "learning_rate": 1e-4}
 PRESET_DEFAULTS = {
     "paper": {"optimizer": "ranger_adabelief", "lr_scheduler_type": "one_cycle", "weight_decay": 5e-4,
               "max_grad_norm": 0.0, "train_batch_size": 192, "num_train_epochs": 20, "learning_rate": 1e-3,
@@ -74,7 +72,7 @@ PRESET_DEFAULTS = {
     "small": SMALL,
     "sense_alone": {**SMALL, "ce_weight": 0.0, "kl_weight": 0.0},
     "labels_alone": {**SMALL, "sense_weight": 0.0, "kl_weight": 0.0},
-    "large": {"num_train_epochs": 6, "learning_rate": 1e-5},
+    "large": LARGE,
 }
 
 

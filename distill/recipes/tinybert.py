@@ -15,6 +15,7 @@ from distill import distillation
 from distill.config import setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import layer_pairs
+from distill.presets import LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.schedules import since, until
 from distill.scores import Scores
@@ -55,14 +56,14 @@ def _published(intermediate: int, **settings) -> dict:
 PER_TASK = {
     "paper": {"CoLA": _published(50), "MNLI": _published(10), "QQP": _published(10), "QNLI": _published(10),
               "STS-B": {"ce_weight": 1.0, "kl_weight": 0.0}},
-    "small": {"SST-2": {"num_train_epochs": 1, "learning_rate": 5e-5}},
+    "small": SMALL_TASKS,
     "large": {},
 }
 PRESET_DEFAULTS = {
     "paper": _published(20, ce_weight=0.0, temperature=1.0, learning_rate=5e-5, lr_scheduler_type="constant",
                         warmup_ratio=0.0),
-    "small": {"num_train_epochs": 3, "learning_rate": 1e-4, "intermediate_share": 0.15},
-    "large": {"num_train_epochs": 6, "learning_rate": 1e-5},
+    "small": {**SMALL, "intermediate_share": 0.15},
+    "large": LARGE,
 }
 
 

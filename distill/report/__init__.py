@@ -14,10 +14,9 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
-from distill.config import digest
+from distill.config import HELD_OUT, digest, split_words
 from distill.rundir import SaveError, read_json, write_text
 from distill.seeds import FOLDER, SEED
-from distill.splits import HELD_OUT
 from models.weights import stored_parameters
 
 Kind = TypeVar("Kind")
@@ -119,11 +118,6 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
                    scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
                    origin["device"], own["seconds"], stored_parameters(run / "best" / "model.safetensors"), reading)
             for key, value in scores["values"].items() if key.split("/")[0] != HELD_OUT]  # that part of train only selects
-
-
-def split_words(words: Sequence[str]) -> list[str]:
-    """The words of a command, `--name=value` in two."""
-    return [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
 
 
 def of_one_seed(words: Sequence[str], seed: int) -> list[str]:

@@ -16,7 +16,7 @@ from data_utils.tasks import Task, get_task, normalise
 from distill.report.latency import read_latency
 from distill.rundir import PLACES, read_json
 from distill.scores import Predictions, Scores, load_predictions
-from distill.seeds import FOLDER
+from distill.seeds import FOLDER, runs_by_seed
 from models.weights import stored_parameters
 
 SEED_FOLDER = re.compile(rf"{FOLDER}\d+")
@@ -49,8 +49,7 @@ def runs_in(folder: Path) -> list[Path]:
     """The run directory `folder`, or the runs of a folder of seeds (seed-0, seed-1 ...); ValueError where it is neither."""
     if is_run(folder):
         return [folder]
-    found = sorted((run for run in folder.glob(f"{FOLDER}*") if SEED_FOLDER.fullmatch(run.name) and is_run(run)),
-                   key=lambda run: int(run.name.removeprefix(FOLDER)))
+    found = [run for run in runs_by_seed(folder).values() if is_run(run)]
     if not found:
         raise ValueError(f"{folder} is neither a run directory nor a folder of seeds (seed-0, seed-1 ...): expected what "
                          "`python -m distill train` wrote")

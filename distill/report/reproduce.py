@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from distill.report import Record, read_records, split_words
+from distill.config import split_words
+from distill.report import Record, read_records
 from distill.rundir import RunDir, origin, read_json
 
 CHECKED = {"teacher": "TEACHER", "senses": "SENSES"}  # what an earlier command makes, and the variable that names it

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_utils.tasks import Task, get_task
 from distill import recipes, workers
-from distill.config import parse
+from distill.config import parse, split_words
 from distill.rundir import RunDir, read_json
 from distill.seeds import SeedFolder, parse_seeds, refuse_seeds
 
@@ -68,7 +68,7 @@ def preset_settings(recipe, task: str, preset: str | None, words: list[str]) -> 
 
 def _values(words: list[str]) -> dict[str, str]:
     """`--name value` and `--name=value` pairs, before the real parsing."""
-    joined = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    joined = split_words(words)
     return {name[2:]: value for name, value in zip(joined, joined[1:]) if name.startswith("--")}
 
 

@@ -9,6 +9,7 @@
 import re
 
 LAYER_MAPS = ("uniform", "skip", "last")
+SHALLOW = 12  # layers; the relations of deeper teachers are read below their top
 
 
 def layer_pairs(spec: str, student: int, teacher: int) -> tuple[tuple[int, int], ...]:
@@ -35,3 +36,8 @@ def layer_pairs(spec: str, student: int, teacher: int) -> tuple[tuple[int, int],
         raise ValueError(f"--layer_map {spec} does not fit a student of {student} and a teacher of {teacher} layers: layers "
                          "count from 0, the embeddings")
     raise ValueError(f"--layer_map {spec}: give {', '.join(LAYER_MAPS)}, or pairs student:teacher as 1:2,2:4")
+
+
+def relation_pair(student: int, teacher: int, layer: int = 0) -> tuple[int, int]:
+    """The student's last layer, and the teacher's `layer`; 0: the one that MiniLMv2 reads, the last of 12, the 21st of 24."""
+    return student, layer or (teacher if teacher <= SHALLOW else round(teacher * 21 / 24))

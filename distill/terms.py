@@ -155,6 +155,8 @@ class Relations(Term):
     def __init__(self, pair: tuple[int, int], heads: int, student: Encoder, teacher: Encoder):
         super().__init__()
         self.pair, self.heads = pair, heads
+        if heads < 1:
+            raise ValueError(f"--relation_heads {heads}: expected at least 1")
         for model, layer, who in ((student, pair[0], "student"), (teacher, pair[1], "teacher")):
             if not 1 <= layer <= model.depth:
                 raise ValueError(f"the {who} has no layer {layer}, but 1 to {model.depth}: give one of them")

@@ -53,6 +53,7 @@ SENSE_KD = ENGINE | {
     "sense_weight": (3.0, "weights"), "ce_weight": (3.0, "weights"), "kl_weight": (3.0, "weights"), "temperature": (5.0, "weights"),
     "freeze_head": (True, "weights"), "special_senses": (True, "weights"), "max_length": (5, "weights"),
     "similarity": ("dot", "weights"), "sense_temperature": (4.0, "weights"), "soft_senses": (True, "weights"),
+    "relation_weight": (3.0, "weights"), "relation_heads": (4, "weights"),
     "cache_dir": ("shared cache", "cache"), "student_layers": ("layers:0,3", "weights"), "max_cache_gib": (0.0, "passes"),
     "select_on": ("heldout", "log"),
 }
@@ -69,7 +70,7 @@ SENSES = {
     "bf16": (True, "weights"), "fp16": (True, "refused"), "fsdp": (True, "refused"),
 }
 BESIDE = {"num_train_epochs": {"max_steps": 0}, "restarts": {"num_senses": 4}, "save_total_limit": {"save_steps": 1},
-          "student_layers": {"student": "bert"}, "trim_vocabulary": {"data_dir": "other glue"}}  # there a type has no example, and weight decay passes it by
+          "relation_heads": {"relation_weight": 1.0}, "student_layers": {"student": "bert"}, "trim_vocabulary": {"data_dir": "other glue"}}  # there a type has no example, and weight decay passes it by
 CLASSES = {"finetune": (finetune.Config, FINETUNE), "self_teaching": (self_teaching.Config, SELF_TEACHING),
            "sense_kd": (sense_kd.Config, SENSE_KD), "senses": (SenseConfig, SENSES),
            **{kind: (recipes.load(kind).Config, effects) for kind, effects in OWN.items()}}
@@ -109,7 +110,7 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     given = {"output_dir": str(out), "data_dir": places["tiny glue"], "bf16": False}
     pretrained = {**SMALL, "model": places["bert"]}
     given |= {"finetune": pretrained, "self_teaching": pretrained, "senses": {"teacher": places["teacher"], "num_senses": 3},
-              "sense_kd": {**SMALL, "teacher": places["teacher"], "senses": places["these senses"]},
+              "sense_kd": {**SMALL, "teacher": places["teacher"], "senses": places["these senses"], "relation_heads": 8},
               "relation_kd": {**SMALL, "teacher": places["teacher"], "relation_heads": 8}}.get(
                   kind, {**SMALL, "teacher": places["teacher"]})
     cfg = config_class(**{**given, **changed})
@@ -240,7 +241,7 @@ BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0
        (pkd.Config, {"cls_weight": -1.0}), (pkd.Config, {"ce_weight": 0.0, "kl_weight": 0.0, "cls_weight": 0.0}),
        (tinybert.Config, {"intermediate_share": 0.0}), (tinybert.Config, {"intermediate_share": 1.0}),
        (tinybert.Config, {"hidden_weight": 0.0, "attention_weight": 0.0}), (tinybert.Config, {"ce_weight": 0.0, "kl_weight": 0.0}),
-       (relation_kd.Config, {"relation_heads": 0}), (relation_kd.Config, {"teacher_layer": -1}),
+       (relation_kd.Config, {"teacher_layer": -1}),
        (SenseConfig, {"cap": 0}), (SenseConfig, {"cap": 10, "num_senses": 20}), (SenseConfig, {"max_length": 0}),
        (SenseConfig, {"restarts": 0}), (SenseConfig, {"max_tokens": 0}), (SenseConfig, {"seed": -1}),
        (SenseConfig, {"bf16": True, "fp16": True})]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill.layer_maps import LAYER_MAPS, layer_pairs
+from distill.layer_maps import LAYER_MAPS, layer_pairs, relation_pair
 
 
 def test_uniform_is_tinyberts_map_embeddings_to_embeddings():
@@ -35,3 +35,9 @@ def test_pairs_are_taken_as_given():
 def test_what_is_no_map_of_these_layers_is_refused(spec, student, teacher, said):
     with pytest.raises(ValueError, match=f"--layer_map {spec}.*{said}"):
         layer_pairs(spec, student, teacher)
+
+
+def test_relations_are_read_from_the_last_layer_or_below_the_top_of_deep_teachers():
+    assert relation_pair(3, 6) == (3, 6) and relation_pair(6, 12) == (6, 12)
+    assert relation_pair(6, 24) == (6, 21), "MiniLMv2's choice"
+    assert relation_pair(6, 24, layer=23) == (6, 23)

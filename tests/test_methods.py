@@ -113,6 +113,13 @@ def test_methods_that_compare_tokens_refuse_another_vocabulary_and_name_those_th
     assert not (tmp_path / "run").exists()
 
 
+def test_sense_kd_takes_relations_beside_senses(cola, tiny_glue, tmp_path):
+    assert run("senses", "build", "CoLA", "--teacher", cola, "--data_dir", tiny_glue, "--num_senses", 3, "--output_dir", tmp_path / "senses") == 0
+    words = ("--senses", tmp_path / "senses", "--relation_weight", 2, "--relation_heads", 8)
+    assert train("sense_kd", "CoLA", tiny_glue, cola, tmp_path / "run", *words) == 0
+    assert set(next(line["terms"] for line in logged(tmp_path / "run") if "terms" in line)) == {"ce", "kl", "sense", "relation"}
+
+
 # ---- students of another shape
 
 

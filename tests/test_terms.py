@@ -185,6 +185,8 @@ def test_what_does_not_fit_is_refused_with_what_is_possible(tiny_bert):
             Relations((2, layer), 4, pair.student, pair.teacher)
     with pytest.raises(ValueError, match="--relation_heads 3 does not divide the student's 32 hidden units.*common divisor"):
         Relations((2, 4), 3, *both)
+    with pytest.raises(ValueError, match="--relation_heads 0: expected at least 1"):
+        Relations((2, 4), 0, *both)
 
 
 def test_a_term_asks_its_model_for_the_layers_that_it_reads(tiny_bert):

@@ -130,11 +130,8 @@ class Parts:
             self.lookup = senses(self.student.config.vocab_size, self.student.width)
             self.teacher = LiveTeacher(teacher, cfg, Wanted(senses=True), self.lookup)
             self.special = [self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.tokenizer.pad_token_id]
-            self.objective = self.sense_objective(self.teacher)
+            self.objective = Distillation(self.teacher, sense_kd.terms(cfg, self.task, self.student, teacher, self.lookup))
         self.start = self.student.head.dense.weight.detach().clone()
-
-    def sense_objective(self, teacher) -> Distillation:
-        return Distillation(teacher, sense_kd.terms(self.cfg, self.task, self.lookup, self.special, depth=4))
 
     def method_objective(self, folder: Path, recipe, own: dict) -> Distillation:
         """Of a recipe that compares states; TinyBERT's and MiniLMv2's teachers are wider, so that projections are learned."""

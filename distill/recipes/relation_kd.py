@@ -14,6 +14,7 @@ from data_utils.tasks import Task
 from distill import distillation
 from distill.config import setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
+from distill.layer_maps import relation_pair
 from distill.presets import LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -21,7 +22,6 @@ from distill.terms import Relations
 from models.encoder import Encoder
 
 default_preset = distillation.default_preset
-SHALLOW = 12  # layers; deeper teachers are read below their top
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,8 @@ class Config(DistilConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.relation_heads < 1 or self.teacher_layer < 0:
-            raise ValueError(f"--relation_heads {self.relation_heads}, --teacher_layer {self.teacher_layer}: expected at least 1 "
-                             "head, and a layer from 1 (0: the usual one)")
+        if self.teacher_layer < 0:
+            raise ValueError(f"--teacher_layer {self.teacher_layer}: expected a layer from 1 (0: the usual one)")
 
 
 # paper: pretraining_kd.md 4 (relations alone, as the authors say of more terms that they lower results; AdamW at 6e-4,
@@ -50,14 +49,9 @@ PRESET_DEFAULTS = {
 }
 
 
-def usual_layer(depth: int) -> int:
-    """The teacher layer that the authors read: the last of 12, the 21st of 24."""
-    return depth if depth <= SHALLOW else round(depth * 21 / 24)
-
-
 def terms(cfg: Config, task: Task, student: Encoder, teacher: Encoder) -> list[WeightedTerm]:
     """The labels, the teacher's soft targets, its relations."""
-    pair = student.depth, cfg.teacher_layer or usual_layer(teacher.depth)
+    pair = relation_pair(student.depth, teacher.depth, cfg.teacher_layer)
     return [*label_terms(cfg, task), (Relations(pair, cfg.relation_heads, student, teacher), cfg.relation_weight)]
 
 

@@ -1,23 +1,25 @@
 """Sense distillation: a student learns to pick the teacher's sense of every token (arXiv 2504.06036; skd.md 3).
 
-    L = w_sense (1/|T|) sum_{t in T} CE(softmax_j <S_{w_t,j}, h_t>, y_t)  +  w_ce L_labels  +  w_kl L_soft
+    L = w_sense (1/|T|) sum_{t in T} CE(softmax_j <S_{w_t,j}, h_t>, y_t)  +  w_ce L_labels  +  w_kl L_soft  +  w_rel L_relations
 
 T: tokens whose type has senses S_w, special tokens excluded; h_t the student's last hidden state, y_t the sense that the
-teacher's hidden state is nearest to. The teacher runs once: its choices are cached, a byte per token.
+teacher's hidden state is nearest to. The teacher runs once: its choices are cached, a byte per token. L_relations, of weight 0
+unless one is given, is relation_kd's.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from data_utils.tasks import Task
 from distill import distillation, workers
 from distill.config import setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
+from distill.layer_maps import relation_pair
 from distill.presets import LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
-from distill.terms import Senses
+from distill.terms import Relations, Senses
 from models.encoder import Encoder
 from models.heads import SenseLookup, check_similarity
 
@@ -35,6 +37,8 @@ class Config(DistilConfig):
     similarity: str = setting("", "how a state's sense is chosen: distance or dot; empty: as the dictionary says")
     sense_temperature: float = setting(1.0, "temperature of the sense loss")
     soft_senses: bool = setting(False, "learn the teacher's whole distribution over senses, not its choice alone")
+    relation_weight: float = setting(0.0, "weight of relation_kd's relations, beside the senses")
+    relation_heads: int = setting(48, "relation heads, a divisor of both widths")
 
     def __post_init__(self):
         super().__post_init__()
@@ -76,20 +80,20 @@ PRESET_DEFAULTS = {
 }
 
 
-def terms(cfg: Config, task: Task, lookup: SenseLookup, special_ids: Iterable[int], depth: int) -> list[WeightedTerm]:
-    """The senses of a teacher of `depth` layers, the labels, the teacher's soft targets."""
-    senses = Senses(lookup, () if cfg.special_senses else special_ids, cfg.sense_temperature, depth if cfg.soft_senses else 0)
-    return [(senses, cfg.sense_weight), *label_terms(cfg, task)]
+def terms(cfg: Config, task: Task, student: Encoder, teacher: Encoder, lookup: SenseLookup) -> list[WeightedTerm]:
+    """The teacher's senses, the labels, the teacher's soft targets; and its relations, where they are weighted."""
+    tokenizer = student.tokenizer
+    special_ids = () if cfg.special_senses else (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+    found = [(Senses(lookup, special_ids, cfg.sense_temperature, teacher.depth if cfg.soft_senses else 0), cfg.sense_weight),
+             *label_terms(cfg, task)]
+    if cfg.relation_weight:
+        relations = Relations(relation_pair(student.depth, teacher.depth), cfg.relation_heads, student, teacher)
+        found.append((relations, cfg.relation_weight))
+    return found
 
 
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores."""
     dictionary = SenseDictionary.load(cfg.senses)
     lookup = dictionary.lookup(workers.device(), cfg.similarity)
-
-    def chosen(student: Encoder, teacher: Encoder) -> list[WeightedTerm]:
-        tokenizer = student.tokenizer
-        return terms(cfg, task, lookup, (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id),
-                     teacher.depth)
-
-    return distil(cfg, task, run_dir, chosen, dictionary, lookup, cfg.head_input)
+    return distil(cfg, task, run_dir, partial(terms, cfg, task, lookup=lookup), dictionary, lookup, cfg.head_input)

@@ -40,6 +40,8 @@ for task in $TASKS; do
     distil tinybert tinybert "tinybert"
     train self_teaching self_teaching "self_teaching" --model "$MODEL" --schedule all,half
     distil sense_kd sense_dot "sense_kd, dot product" --senses "$SENSES" --similarity dot
+    distil sense_kd sense_relation "sense_kd with relations" --senses "$SENSES" --relation_weight 1
+    distil sense_kd sense_paper "sense_kd, preset paper" --senses "$SENSES" --preset paper
     distil sense_kd labels "control: labels alone, from the teacher's layers" --senses "$SENSES" --preset labels_alone
     train finetune fresh "control: fresh weights" --model "$MODEL" --layers truncate:half --random_init True
     "$PYTHON" -m distill report --records "$RECORDS" constant "$task" "$TABLE" --data_dir "$DATA"

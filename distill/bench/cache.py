@@ -52,7 +52,7 @@ class Distilling:
         lookup = random_senses(self.teacher).lookup(workers.device())
         self.settings = Config(bf16=cfg.bf16, fp16=cfg.fp16)
         self.live, self.cached, self.exact_live, self.exact_cached = (
-            Distillation(teacher, terms(settings, self.task, lookup, (), TEACHER_LAYERS)) for settings in
+            Distillation(teacher, terms(settings, self.task, self.student, self.teacher, lookup)) for settings in
             (self.settings, replace(self.settings, bf16=False, fp16=False))
             for live in [LiveTeacher(self.teacher, settings, Wanted(senses=True), lookup)]
             for teacher in (live, cached_teacher(live, self.data, folder / str(settings.bf16))))

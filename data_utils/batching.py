@@ -1,6 +1,6 @@
 """Batches and the order in which they come: a pure function of (seed, epoch, step)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_utils.encode import EncodedDataset
+from data_utils.encode import EncodedDataset, expand
 
 POOL_BATCHES = 32  # batches that are drawn together and sorted by length: little padding, still random
 
@@ -19,6 +19,7 @@ class Batch:
 
     task; uid [B] int64, the key of every cache; input_ids, attention_mask, token_type_ids [B, T] int64;
     target [B] int64 (class) or float32 (score), -1 or nan where unlabelled.
+    Where an example is a choice, each of its `choices` is a sequence: [B choices, T], those of one example together.
     """
 
     task: str
@@ -27,6 +28,7 @@ class Batch:
     attention_mask: Tensor
     token_type_ids: Tensor
     target: Tensor
+    choices: int = 1
 
     def __len__(self) -> int:
         return len(self.uid)
@@ -36,30 +38,58 @@ class Batch:
         """Real tokens, padding excluded."""
         return int(self.attention_mask.sum())
 
-    def select(self, rows) -> "Batch":
+    @property
+    def sizes(self) -> np.ndarray:
+        """Tokens of each example [B] when its sequences are as long as the longest of them."""
+        return self.attention_mask.sum(1).view(-1, self.choices).amax(1).numpy() * self.choices
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> "Batch":
         """The examples `rows`, padded only to the longest of them."""
-        width = int(self.attention_mask[rows].sum(1).max())
-        return Batch(self.task, self.uid[rows], self.input_ids[rows, :width], self.attention_mask[rows, :width],
-                     self.token_type_ids[rows, :width], self.target[rows])
+        sequences = torch.from_numpy(expand(np.asarray(rows), self.choices))
+        width = int(self.attention_mask[sequences].sum(1).max())
+        return Batch(self.task, self.uid[rows], self.input_ids[sequences, :width], self.attention_mask[sequences, :width],
+                     self.token_type_ids[sequences, :width], self.target[rows], self.choices)
 
     def split(self, max_tokens: int) -> list["Batch"]:
         """Micro-batches of at most `max_tokens` padded tokens (at least one example each), longest first."""
-        lengths = self.attention_mask.sum(1).numpy()
-        order = np.argsort(-lengths, kind="stable")
-        return [self.select(torch.from_numpy(rows)) for rows in token_budget(order, lengths, max_tokens)]
+        sizes = self.sizes
+        order = np.argsort(-sizes, kind="stable")
+        return [self.select(rows) for rows in token_budget(order, sizes, max_tokens)]
 
     def shard(self, rank: int, world: int) -> "Batch | None":
         """Rank `rank`'s share: every `world`-th example by falling length, so that ranks do equal work.
 
         None for a rank that is left without an example.
         """
-        order = torch.argsort(self.attention_mask.sum(1), descending=True, stable=True)
-        rows = order[rank::world]
+        rows = np.argsort(-self.sizes, kind="stable")[rank::world]
         return self.select(rows) if len(rows) else None
 
     def to(self, device) -> "Batch":
         return Batch(self.task, *(tensor.to(device, non_blocking=True) for tensor in
-                                  (self.uid, self.input_ids, self.attention_mask, self.token_type_ids, self.target)))
+                                  (self.uid, self.input_ids, self.attention_mask, self.token_type_ids, self.target)), self.choices)
+
+
+@dataclass(frozen=True)
+class TaskBatches:
+    """Batches of several tasks that make one optimiser step together; micro-batches hold one task each."""
+
+    parts: list[Batch]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def select(self, rows: Sequence[int]) -> Batch:
+        """The examples `rows` of the first batch: any will do, to fill up a rank that has none."""
+        return self.parts[0].select(rows)
+
+    def split(self, max_tokens: int) -> list[Batch]:
+        """The micro-batches of every part."""
+        return [micro for part in self.parts for micro in part.split(max_tokens)]
+
+    def shard(self, rank: int, world: int) -> "TaskBatches | None":
+        """Rank `rank`'s share of every part; None where it has none."""
+        shares = [share for part in self.parts if (share := part.shard(rank, world))]
+        return TaskBatches(shares) if shares else None
 
 
 class BatchStream(Protocol):
@@ -87,15 +117,16 @@ def token_budget(order: np.ndarray, lengths: np.ndarray, max_tokens: int) -> Ite
 
 def collate(dataset: EncodedDataset, rows: np.ndarray, task: str, pad_id: int) -> Batch:
     """A padded batch of the examples `rows` of `dataset`."""
-    lengths, starts = dataset.lengths[rows], dataset.offsets[rows]
+    sequences = expand(rows, dataset.choices)
+    lengths, starts = dataset.lengths[sequences], dataset.offsets[sequences]
     column = np.arange(lengths.max())
     real = column < lengths[:, None]
     position = np.where(real, starts[:, None] + column, 0)
     return Batch(task=task, uid=torch.from_numpy(dataset.uid[rows]),
                  input_ids=torch.from_numpy(np.where(real, dataset.ids[position], pad_id).astype(np.int64)),
                  attention_mask=torch.from_numpy(real.astype(np.int64)),
-                 token_type_ids=torch.from_numpy((real & (column >= dataset.second[rows][:, None])).astype(np.int64)),
-                 target=torch.from_numpy(dataset.target[rows]))
+                 token_type_ids=torch.from_numpy((real & (column >= dataset.second[sequences][:, None])).astype(np.int64)),
+                 target=torch.from_numpy(dataset.target[rows]), choices=dataset.choices)
 
 
 def sequential_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
@@ -121,11 +152,11 @@ class TrainStream:
         """The batches (rows) of an epoch: a pure function of (seed, epoch)."""
         generator = np.random.default_rng([self.seed, epoch])
         shuffled = generator.permutation(len(self.dataset))
-        lengths = self.dataset.lengths
+        sizes = self.dataset.sizes
         batches = []
         for start in range(0, len(shuffled), self.batch_size * POOL_BATCHES):
             pool = shuffled[start:start + self.batch_size * POOL_BATCHES]
-            pool = pool[np.argsort(lengths[pool], kind="stable")]
+            pool = pool[np.argsort(sizes[pool], kind="stable")]
             batches += [pool[i:i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
         return [batches[i] for i in generator.permutation(len(batches))]
 
@@ -144,3 +175,26 @@ class TrainStream:
 
     def load_state_dict(self, state: dict) -> None:
         self.position = state["position"]
+
+
+class InTurn:
+    """A BatchStream that takes a batch of each of several streams in turn; an epoch is one of the longest."""
+
+    def __init__(self, streams: Sequence[TrainStream]):
+        self.streams, self.position = streams, 0
+        self.steps_per_epoch = len(streams) * max(stream.steps_per_epoch for stream in streams)
+
+    def next(self) -> Batch:
+        self.position += 1
+        return self.streams[(self.position - 1) % len(self.streams)].next()
+
+    def observe(self, student, step: int) -> None:
+        """This order does not depend on the student."""
+
+    def state_dict(self) -> dict:
+        return {"position": self.position, "streams": [stream.state_dict() for stream in self.streams]}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.position = state["position"]
+        for stream, own in zip(self.streams, state["streams"], strict=True):
+            stream.load_state_dict(own)

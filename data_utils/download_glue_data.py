@@ -1,10 +1,8 @@
-"""Fetch GLUE into the official folder layout.
+"""Fetch GLUE and SuperGLUE into the official folder layouts.
 
-    python3 data_utils/download_glue_data.py [--data_dir ./glue] [--tasks all|CoLA,MRPC]
+    python3 data_utils/download_glue_data.py [--data_dir ./glue] [--tasks glue|superglue|CoLA,MRPC]
 
-Every fetched file has a pinned size and sha256, as huggingface/datasets (datasets/glue/dataset_infos.json) and, but for QQP,
-tensorflow/datasets (url_checksums/glue.txt) publish them; we had no way to fetch the files and confirm. What is unpacked from them is
-recorded in DATA/checksums.json and compared on later runs. Files that came another way are recorded when first seen: that notices a
+Every fetched file has a pinned size and sha256 (download_sources.py). What is unpacked from them is recorded in DATA/checksums.json and compared on later runs. Files that came another way are recorded when first seen: that notices a
 later change, it is no proof that they are the official ones.
 
 An interrupted download continues where it stopped; a file that is there is never overwritten; only the standard library is needed."""
@@ -21,55 +19,23 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 # As a script, Python puts data_utils/ on the path and not the repository, whose package data_utils holds the task table.
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-from data_utils import readers
-from data_utils.tasks import Task, get_task
+from data_utils.download_sources import SOURCES, Remote
+from data_utils.readers import find_file, tables
+from data_utils.tasks import TASKS, Task, get_task
 
-GLUE_HOST = "https://dl.fbaipublicfiles.com/glue/data"
-SENTEVAL_HOST = "https://dl.fbaipublicfiles.com/senteval/senteval_data"
 TRIES = 4
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 18
 
 
-@dataclass(frozen=True)
-class Remote:
-    """A file to fetch: its address, its size in bytes and its sha256 in hex."""
-    url: str
-    size: int
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        """The last part of the address."""
-        return self.url.rsplit("/", 1)[1]
-
-
 class DownloadError(ValueError):
     """A task could not be had; the message says which file or address and why."""
 
-
-# Per task: a zip with one folder, one TSV file, or (MRPC) the three files that the splits are assembled from.
-SOURCES: tuple[tuple[str, tuple[Remote, ...]], ...] = (
-    ("CoLA", (Remote(f"{GLUE_HOST}/CoLA.zip", 376971, "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff"),)),
-    ("SST-2", (Remote(f"{GLUE_HOST}/SST-2.zip", 7439277, "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa"),)),
-    ("MRPC", (
-        Remote(f"{SENTEVAL_HOST}/msr_paraphrase_train.txt", 1047044, "60a9b09084528f0673eedee2b69cb941920f0b8cd0eeccefc464a98768457f89"),
-        Remote(f"{SENTEVAL_HOST}/msr_paraphrase_test.txt", 441275, "a04e271090879aaba6423d65b94950c089298587d9c084bf9cd7439bd785f784"),
-        Remote(f"{GLUE_HOST}/mrpc_dev_ids.tsv", 6222, "971d7767d81b997fd9060ade0ec23c4fc31cbb226a55d1bd4a1bac474eb81dc7"))),
-    ("STS-B", (Remote(f"{GLUE_HOST}/STS-B.zip", 802872, "e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85"),)),
-    ("QQP", (Remote(f"{GLUE_HOST}/QQP-clean.zip", 41696084, "40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0"),)),
-    ("MNLI", (Remote(f"{GLUE_HOST}/MNLI.zip", 312783507, "e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633"),)),
-    ("QNLI", (Remote(f"{GLUE_HOST}/QNLIv2.zip", 10627589, "e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5"),)),
-    ("RTE", (Remote(f"{GLUE_HOST}/RTE.zip", 697150, "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee"),)),
-    ("WNLI", (Remote(f"{GLUE_HOST}/WNLI.zip", 28999, "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46"),)),
-    ("AX", (Remote(f"{GLUE_HOST}/AX.tsv", 222257, "0e13510b1bb14436ff7e2ee82338f0efb0133ecf2e73507a697dc210db3f05fd"),)),
-)
 
 MRPC_NOTE = """
   Its texts are SentEval's, tokenised ("does n't"), like the Hub's. For Microsoft's untokenised texts put msr_paraphrase_train.txt and
@@ -78,13 +44,15 @@ MRPC_NOTE = """
 
 def main(argv: list[str] | None = None, sources=SOURCES) -> int:
     """Fetch the tasks named on the command line; the exit status: 0, or 1 where a task failed (the others are fetched all the same)."""
-    parser = argparse.ArgumentParser(description="Fetch GLUE into the official folder layout.")
+    parser = argparse.ArgumentParser(description="Fetch GLUE and SuperGLUE into the official folder layouts.")
     parser.add_argument("--data_dir", default="./glue", help="folder that receives one folder per task (default: %(default)s)")
-    parser.add_argument("--tasks", default="all", help=f"all, or names joined by commas among {','.join(name for name, _ in sources)}")
+    parser.add_argument("--tasks", default="glue",
+                        help=f"glue, superglue, or names joined by commas among {','.join(name for name, _ in sources)}")
     arguments = parser.parse_args(argv)
     remotes = dict(sources)
     try:
-        names = list(remotes) if arguments.tasks.lower() == "all" else [get_task(name).name for name in arguments.tasks.split(",")]
+        names = ([task.name for task in TASKS if task.suite == arguments.tasks and task.name in remotes]
+                 or [get_task(name).name for name in arguments.tasks.split(",")])
     except ValueError as error:
         parser.error(str(error))
     data_dir, failed = Path(arguments.data_dir), []
@@ -106,8 +74,9 @@ def _provide(task: Task, remotes: tuple[Remote, ...], data_dir: Path) -> str:
     """Make data_dir/<folder of the task> complete; what was done, in words. DownloadError or OSError where it cannot be."""
     folder, recorded, present = data_dir / _folder_name(task), _recorded(data_dir), {}
     for split in task.splits:
-        key, path = f"{_folder_name(task)}/{split.file}", folder / split.file
-        if path.is_file():
+        path = find_file(split, folder)
+        if path:
+            key = f"{_folder_name(task)}/{path.name}"
             present[key] = sha256_of(path)
             if recorded.get(key, present[key]) != present[key]:
                 raise DownloadError(f"{path} is left as it is, but its sha256 is {present[key]}; checksums.json has {recorded[key]}. Move "
@@ -126,7 +95,7 @@ def _provide(task: Task, remotes: tuple[Remote, ...], data_dir: Path) -> str:
         elif remotes[0].name.endswith(".zip"):
             extract(fetch(remotes[0], data_dir / remotes[0].name), unpacked)
         else:
-            shutil.copyfile(fetch(remotes[0], data_dir / remotes[0].name), unpacked / task.splits[0].file)
+            shutil.copyfile(fetch(remotes[0], data_dir / remotes[0].name), unpacked / task.splits[0].files[0])
         checksums = _check_unpacked(task, unpacked, present)
         _move_in(unpacked, folder)
     finally:
@@ -231,10 +200,10 @@ def assemble_mrpc(files: tuple[Path, Path, Path], target: Path) -> None:
 
     The pairs of the third file are the dev set, the other training pairs the train set, both in file order; the test set loses its labels.
     """
-    corpus, test, ids = (readers.read_lines(path) for path in files)
+    corpus, test, ids = (tables.read_lines(path) for path in files)
     rows = [f"{index}\t{line.partition(chr(9))[2]}" for index, line in enumerate(test[1:])]
-    splits = {"train.tsv": [corpus[0], *(corpus[i] for i in readers.mrpc_members(corpus, ids, dev=False))],
-              "dev.tsv": [corpus[0], *(corpus[i] for i in readers.mrpc_members(corpus, ids, dev=True))],
+    splits = {"train.tsv": [corpus[0], *(corpus[i] for i in tables.mrpc_members(corpus, ids, dev=False))],
+              "dev.tsv": [corpus[0], *(corpus[i] for i in tables.mrpc_members(corpus, ids, dev=True))],
               "test.tsv": ["index\t#1 ID\t#2 ID\t#1 String\t#2 String", *rows]}
     for name, lines in splits.items():
         (target / name).write_bytes(("\n".join(lines) + "\n").encode("utf-8"))
@@ -256,7 +225,7 @@ def _check_unpacked(task: Task, unpacked: Path, expected: dict[str, str]) -> dic
     """{folder/file: sha256} of the split files in `unpacked`. DownloadError where one is absent or not the expected one."""
     checksums = {}
     for split in task.splits:
-        key, path = f"{unpacked.name}/{split.file}", unpacked / split.file
+        key, path = f"{unpacked.name}/{split.files[0]}", unpacked / split.files[0]
         if not path.is_file():
             raise DownloadError(f"{key} is not in what was fetched, found {sorted(file.name for file in unpacked.iterdir())}")
         checksums[key] = sha256_of(path)
@@ -293,7 +262,7 @@ def _record(data_dir: Path, checksums: dict[str, str]) -> None:
 def _by_hand(task: Task, remotes: tuple[Remote, ...], data_dir: Path) -> str:
     return "\n".join(["  By hand: fetch in a browser and put there, then run this again:",
                       *(f"  {remote.url}  ->  {data_dir / remote.name}" for remote in remotes),
-                      f"  or put {', '.join(split.file for split in task.splits)} of a copy into {data_dir / _folder_name(task)}/."])
+                      f"  or put {', '.join(split.files[0] for split in task.splits)} of a copy into {data_dir / _folder_name(task)}/."])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Examples -> token ids, once, in flat arrays.
 
-    [CLS] a [SEP]            single sentences
-    [CLS] a [SEP] b [SEP]    pairs; the second segment begins after the first [SEP]
+    [CLS] a [SEP]                                  single sentences
+    [CLS] a [SEP] b [SEP]                          pairs; the second segment begins after the first [SEP]
+    [CLS] a [SEP] c1 [SEP] [CLS] a [SEP] c2 [SEP]  choices: as many sequences as the example has, one after the other
 """
 
 import itertools
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_utils.tasks import Example
+from data_utils.tasks import Example, Task
 
 CHUNK = 4096  # texts per call of the tokenizer: bounds the memory of its lists
 logger = logging.getLogger(__name__)
@@ -19,13 +20,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """Token ids of a split. Example i owns ids[offsets[i] : offsets[i + 1]].
+    """Token ids of a split: N examples of `choices` sequences each (1: everything but tasks of choices), S = N choices in all.
+    Sequence s owns ids[offsets[s] : offsets[s + 1]]; those of example i are i choices, i choices + 1, ...
 
     uid      int64 [N]     row of the example in its split
     ids      int32 [sum]   special tokens included, no padding
-    offsets  int64 [N + 1]
-    second   int32 [N]     where the second segment begins, the length where there is none
+    offsets  int64 [S + 1]
+    second   int32 [S]     where the second segment begins, the length where there is none
     target   int64 or float32 [N]; -1 or nan where unlabelled
+    group    int64 [N]     examples that are judged together; None where each is alone
+    credit   float32 [N]   what it is worth to choose the example of its group; None where none is chosen
     """
 
     uid: np.ndarray
@@ -33,20 +37,41 @@ class EncodedDataset:
     offsets: np.ndarray
     second: np.ndarray
     target: np.ndarray
+    group: np.ndarray | None = None
+    credit: np.ndarray | None = None
+    choices: int = 1
 
     def __len__(self) -> int:
         return len(self.uid)
 
     def take(self, rows: np.ndarray) -> "EncodedDataset":
         """The examples `rows`, in that order."""
-        lengths = self.lengths[rows]
+        sequences = expand(rows, self.choices)
+        lengths = self.lengths[sequences]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        place = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return EncodedDataset(self.uid[rows], self.ids[place], offsets, self.second[rows], self.target[rows])
+        place = np.repeat(self.offsets[sequences] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return EncodedDataset(self.uid[rows], self.ids[place], offsets, self.second[sequences], self.target[rows],
+                              *(None if array is None else array[rows] for array in (self.group, self.credit)), self.choices)
 
     @property
     def lengths(self) -> np.ndarray:
+        """Tokens of every sequence [S]."""
         return np.diff(self.offsets)
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """Where the ids of every example begin, and the last one's end: [N + 1]."""
+        return self.offsets[::self.choices]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Tokens of every example [N], all its sequences together."""
+        return np.diff(self.bounds)
+
+
+def expand(rows: np.ndarray, choices: int) -> np.ndarray:
+    """The sequences of the examples `rows`, in order."""
+    return rows if choices == 1 else (rows[:, None] * choices + np.arange(choices)).reshape(-1)
 
 
 def encode_texts(texts: Iterable[tuple[str, ...]], tokenizer, max_length: int) -> Iterator[tuple[list[int], int]]:
@@ -68,19 +93,50 @@ def encode_texts(texts: Iterable[tuple[str, ...]], tokenizer, max_length: int) -
         logger.info("%d of %d sequences fill %d tokens or were cut there (--max_length)", cut, seen, max_length)
 
 
-def encode(examples: Sequence[Example], tokenizer, max_length: int, text_order: Sequence[int] | None = None) -> EncodedDataset:
-    """Tokenise `examples` once. `text_order` permutes their texts (some checkpoints read the second text first)."""
+def sequences(examples: Iterable[Example], choices: int = 1) -> Iterator[tuple[str, ...]]:
+    """The texts of every sequence: an example's own, or what its choices share beside each choice."""
+    for example in examples:
+        if choices == 1:
+            yield example.texts
+        else:
+            yield from ((example.texts[0], choice) for choice in example.texts[1:])
+
+
+def encode(examples: Sequence[Example], tokenizer, max_length: int, text_order: Sequence[int] | None = None,
+           task: Task | None = None) -> EncodedDataset:
+    """Tokenise `examples` once. `text_order` permutes their texts (some checkpoints read the second text first). `task`: theirs, where
+    it has choices or groups."""
     if not examples:
         raise ValueError("no examples to encode")
-    texts = [tuple(example.texts[i] for i in text_order) if text_order else example.texts for example in examples]
-    regression = any(type(example.target) is float for example in examples)
-    unlabelled = float("nan") if regression else -1
-    target = [unlabelled if example.target is None else example.target for example in examples]
+    choices = task.num_choices if task and task.num_choices else 1
+    texts = sequences(examples, choices)
+    if text_order and choices == 1:
+        texts = (tuple(row[i] for i in text_order) for row in texts)
     ids, second, offsets = [], [], [0]
     for row, start in encode_texts(texts, tokenizer, max_length):
         ids.extend(row)
         offsets.append(len(ids))
         second.append(start)
-    return EncodedDataset(uid=np.array([example.uid for example in examples], np.int64), ids=np.array(ids, np.int32),
-                          offsets=np.array(offsets, np.int64), second=np.array(second, np.int32),
-                          target=np.array(target, np.float32 if regression else np.int64))
+    return EncodedDataset(ids=np.array(ids, np.int32), offsets=np.array(offsets, np.int64), second=np.array(second, np.int32),
+                          choices=choices, **_answers(examples, task))
+
+
+def untokenised(examples: Sequence[Example], task: Task) -> EncodedDataset:
+    """The examples without a token: for what reads answers alone."""
+    return EncodedDataset(ids=np.zeros(0, np.int32), offsets=np.zeros(len(examples) + 1, np.int64),
+                          second=np.zeros(len(examples), np.int32), **_answers(examples, task))
+
+
+def _answers(examples: Sequence[Example], task: Task | None = None) -> dict[str, np.ndarray]:
+    """The columns of an EncodedDataset that hold no tokens: uid, target, and where the task has them group and credit."""
+    regression = any(type(example.target) is float for example in examples)
+    unlabelled = float("nan") if regression else -1
+    target = [unlabelled if example.target is None else example.target for example in examples]
+    found = {"uid": np.array([example.uid for example in examples], np.int64),
+             "target": np.array(target, np.float32 if regression else np.int64)}
+    if task and task.group_by:
+        found["group"] = np.array([example.group for example in examples], np.int64)
+    if task and task.candidates:
+        found["credit"] = np.array([example.credit for example in examples], np.float32)
+    return found
+

@@ -3,6 +3,9 @@
 Each metric takes predictions [N] and targets [N] (class indices, or scores for the correlations) and optionally weights [N]: a row
 of weight w counts like w equal rows. Values are fractions in [0, 1] or correlations in [-1, 1], never percentages. A correlation of
 something constant is 0.0, the value of a predictor that knows nothing.
+
+Rows may come in groups [N] (the answers to a question, say), which some metrics judge as a whole. Then groups are what is resampled:
+rows of one group are right or wrong together.
 """
 import difflib
 import functools
@@ -25,6 +28,13 @@ def f1(predictions, targets, weights=None) -> float:
     return float(sklearn_metrics.f1_score(targets, predictions, labels=[1], average="macro", zero_division=0.0, sample_weight=weights))
 
 
+def macro_f1(predictions, targets, weights=None) -> float:
+    """The mean of the F1 of every class that is predicted or there (CB)."""
+    used = slice(None) if weights is None else np.asarray(weights) > 0
+    classes = np.union1d(np.asarray(predictions)[used], np.asarray(targets)[used])
+    return float(sklearn_metrics.f1_score(targets, predictions, labels=classes, average="macro", zero_division=0.0, sample_weight=weights))
+
+
 def matthews(predictions, targets, weights=None) -> float:
     """Matthews correlation coefficient (CoLA, AX); 0.0 where predictions or targets are constant."""
     used = slice(None) if weights is None else np.asarray(weights) > 0
@@ -45,22 +55,52 @@ def spearman(predictions, targets, weights=None) -> float:
     return float(_rank_correlation(_dense(predictions), _dense(targets), weights))
 
 
-def metric_function(name: str) -> Callable[..., float]:
-    """The metric called `name`; ValueError with the nearest and the list otherwise."""
-    table = {function.__name__: function for function in (accuracy, f1, matthews, pearson, spearman)}
-    if name not in table:
-        nearest = difflib.get_close_matches(name, list(table), n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown metric {name!r}; nearest: {nearest}; metrics: {', '.join(table)}")
-    return table[name]
+def exact_match(predictions, targets, groups=None) -> np.ndarray:
+    """Per group, whether every row of it is predicted right: [G] of 0 and 1 (MultiRC: all answers to a question)."""
+    wrong = np.asarray(predictions) != np.asarray(targets)
+    return 1.0 - np.minimum(np.bincount(_unit_of(groups, len(wrong)), wrong), 1)
 
 
-def compute_metrics(names: tuple[str, ...], predictions, targets) -> dict[str, float]:
+def words_f1(predictions, targets, groups=None) -> np.ndarray:
+    """The credits themselves, [N], of what was chosen (ReCoRD: the F1 of its words with those of the best answer); targets are 1."""
+    return np.asarray(predictions, dtype=np.float64)
+
+
+def parity(predictions, targets, groups=None) -> np.ndarray:
+    """Per group, whether all rows of it get the same prediction, right or wrong: [G] of 0 and 1 (AX-g: her and his)."""
+    unit, predictions = _unit_of(groups, len(predictions)), np.asarray(predictions)
+    _, first = np.unique(unit, return_index=True)
+    return 1.0 - np.minimum(np.bincount(unit, predictions != predictions[first][unit]), 1)
+
+
+OF_ROWS = {function.__name__: function for function in (accuracy, f1, macro_f1, matthews, pearson, spearman)}
+OF_CELLS = ("accuracy", "f1", "macro_f1", "matthews")  # depend on the counts of (prediction, target) alone
+OF_GROUPS = {function.__name__: function for function in (exact_match, words_f1, parity)}  # their mean is the metric
+
+
+def check_metric(name: str) -> None:
+    """ValueError with the nearest and the list for a metric that there is not."""
+    known = [*OF_ROWS, *OF_GROUPS]
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ValueError(f"unknown metric {name!r}; nearest: {nearest}; metrics: {', '.join(known)}")
+
+
+def compute_metric(name: str, predictions, targets, groups=None) -> float:
+    """Metric `name` of predictions [N] and targets [N]; groups [N] are numbers, None where every row is one of its own."""
+    check_metric(name)
+    if name in OF_GROUPS:
+        return float(np.mean(OF_GROUPS[name](predictions, targets, groups)))
+    return OF_ROWS[name](predictions, targets)
+
+
+def compute_metrics(names: tuple[str, ...], predictions, targets, groups=None) -> dict[str, float]:
     """{name: value} of the named metrics over predictions [N] and targets [N].
 
     ValueError where the lengths differ, nothing is given, or a value is missing or not finite.
     """
     predictions, targets = _checked(predictions, targets)
-    return {name: metric_function(name)(predictions, targets) for name in names}
+    return {name: compute_metric(name, predictions, targets, groups) for name in names}
 
 
 def selection_score(values: dict[str, float]) -> float:
@@ -70,41 +110,63 @@ def selection_score(values: dict[str, float]) -> float:
     return float(np.mean(list(values.values())))
 
 
-def bootstrap_standard_error(name: str, predictions, targets, seed: int = 0, resamples: int = 1000) -> float:
-    """Standard deviation of metric `name` over `resamples` resamples of the rows with replacement (Efron's bootstrap).
+def bootstrap_standard_error(name: str, predictions, targets, groups=None, seed: int = 0, resamples: int = 1000) -> float:
+    """Standard deviation of metric `name` over `resamples` resamples of the groups with replacement (Efron's bootstrap).
 
-    Drawn from its own generator: no other random state is read or changed. Class metrics depend only on how often each
-    (prediction, target) cell occurs, so cells are drawn instead of rows: the same distribution, and 40 000 rows cost no more than 400.
+    Drawn from its own generator: no other random state is read or changed. Where rows are alone, class metrics depend only on how often
+    each (prediction, target) cell occurs, so cells are drawn instead of rows: the same distribution, and 40 000 rows cost no more
+    than 400.
     """
+    check_metric(name)
     predictions, targets = _checked(predictions, targets)
-    metric, rng, rows = metric_function(name), np.random.default_rng(seed), len(targets)
-    if metric not in (pearson, spearman):
+    rng = np.random.default_rng(seed)
+    if groups is None and name in OF_CELLS:
         (predictions, targets), counts = np.unique(np.stack([predictions, targets]), axis=1, return_counts=True)
-        return float(np.std(_class_metric_of_counts(name, predictions, targets, rng.multinomial(rows, counts / rows, resamples))))
-    resampled = metric_of_resamples(name, predictions, targets)
-    return float(np.std(np.concatenate([resampled(weights) for weights in draw_resamples(rng, rows, resamples)])))
+        drawn = rng.multinomial(counts.sum(), counts / counts.sum(), resamples)
+        return float(np.std(_class_metric_of_counts(name, predictions, targets, drawn)))
+    resampled, units = metric_of_resamples(name, predictions, targets, groups), count_units(groups, len(targets))
+    return float(np.std(np.concatenate([resampled(weights) for weights in draw_resamples(rng, units, resamples)])))
 
 
-def draw_resamples(rng: np.random.Generator, rows: int, resamples: int) -> Iterator[np.ndarray]:
-    """`resamples` resamples of `rows` rows with replacement: weights [R, N], how often each row is in each, in parts of bounded size."""
-    at_once = max(1, RESAMPLED_ROWS // rows)
+def count_units(groups, rows: int) -> int:
+    """How many units of resampling `rows` rows are: the number of their groups."""
+    return rows if groups is None else len(np.unique(groups))
+
+
+def draw_resamples(rng: np.random.Generator, units: int, resamples: int) -> Iterator[np.ndarray]:
+    """`resamples` resamples of `units` units with replacement: weights [R, U], how often each is in each, in parts of bounded size."""
+    at_once = max(1, RESAMPLED_ROWS // units)
     for start in range(0, resamples, at_once):
-        yield np.stack([np.bincount(rng.integers(0, rows, rows), minlength=rows)
+        yield np.stack([np.bincount(rng.integers(0, units, units), minlength=units)
                         for _ in range(start, min(start + at_once, resamples))]).astype(np.float64)
 
 
-def metric_of_resamples(name: str, predictions, targets) -> Callable[[np.ndarray], np.ndarray]:
-    """Metric `name` of resamples of predictions [N] and targets [N]: a function of weights [R, N], how often each row is in each of
-    R resamples, that returns [R]. What does not depend on the resample is done once."""
+def metric_of_resamples(name: str, predictions, targets, groups=None) -> Callable[[np.ndarray], np.ndarray]:
+    """Metric `name` of resamples of predictions [N] and targets [N]: a function of weights [R, U], how often each unit (row, or group in
+    rising order) is in each of R resamples, that returns [R]. What does not depend on the resample is done once."""
+    check_metric(name)
     predictions, targets = _checked(predictions, targets)
-    metric = metric_function(name)
-    if metric is pearson:
+    if name in OF_GROUPS:
+        outcomes = OF_GROUPS[name](predictions, targets, groups)
+        return lambda weights: weights @ outcomes / weights.sum(-1)
+    of_rows, unit = _metric_of_resampled_rows(name, predictions, targets), _unit_of(groups, len(targets))
+    return of_rows if groups is None else lambda weights: of_rows(weights[:, unit])
+
+
+def _metric_of_resampled_rows(name: str, predictions, targets) -> Callable[[np.ndarray], np.ndarray]:
+    """Metric `name` [R] as a function of weights of rows [R, N]."""
+    if name == "pearson":
         return functools.partial(_correlation, predictions.astype(np.float64), targets.astype(np.float64))
-    if metric is spearman:
+    if name == "spearman":
         return functools.partial(_rank_correlation, _dense(predictions), _dense(targets))
     cells, cell = np.unique(np.stack([predictions, targets]), axis=1, return_inverse=True)
     is_in_cell = (cell.reshape(-1, 1) == np.arange(cells.shape[1])).astype(np.float64)
     return lambda weights: _class_metric_of_counts(name, *cells, np.rint(weights @ is_in_cell).astype(np.int64))
+
+
+def _unit_of(groups, rows: int) -> np.ndarray:
+    """The unit [N] that each row belongs to: 0, 1, ... by rising group; where there are no groups, by row."""
+    return np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
 
 
 def _class_metric_of_counts(name: str, predictions, targets, counts) -> np.ndarray:
@@ -122,6 +184,10 @@ def _class_metric_of_counts(name: str, predictions, targets, counts) -> np.ndarr
         hits = counts[:, (predictions == 1) & (targets == 1)].sum(axis=1)
         size = (predicted + actual)[:, classes == 1].sum(axis=1)
         return 2 * hits / np.maximum(size, 1)
+    if name == "macro_f1":
+        hits = counts @ ((predictions == targets)[:, None] & (targets[:, None] == classes))     # [R, K]
+        size = predicted + actual
+        return (2 * hits / np.maximum(size, 1)).sum(axis=1) / np.count_nonzero(size, axis=1)
     assert name == "matthews", name
     covariance = (right * rows - (predicted * actual).sum(axis=1)).astype(np.float64)
     spread = (rows**2 - (predicted**2).sum(axis=1)).astype(np.float64) * (rows**2 - (actual**2).sum(axis=1))

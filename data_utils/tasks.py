@@ -2,11 +2,15 @@
 
 A task is data: which columns are read in which order, what the labels are called and in which order the classes count, which
 metrics are reported, which files and Hub splits hold it. Everything that needs to know a task asks this table. A task of another
-shape (choices, spans, JSON lines) adds a field with a default here and a branch in readers.py; the entries below stay as they are.
+shape adds a field with a default here; the entries below stay as they are.
 """
 import difflib
+import math
 import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+from data_utils import superglue
 
 
 @dataclass(frozen=True)
@@ -14,27 +18,37 @@ class Example:
     """One row of a split.
 
     uid: row index within its split, 0-based, over the rows kept; it keys every cache and, for test splits, is the submission index.
-    texts: the texts in the task's reading order, as they stand in the file.
+    texts: the texts in the task's reading order, as they stand in the file; for SuperGLUE made of a row (superglue.py). Of a
+        task of choices: what all choices share, then each choice.
     target: class index into Task.labels, a score for regression, or None where the split has no labels.
+    group: rows of one group (a question's answers, say) are judged together; the row's uid where it is alone.
+    credit: what it is worth to choose this row of its group; nan where rows are not chosen, or the split has no labels.
     """
     uid: int
     texts: tuple[str, ...]
     target: int | float | None
+    group: int = -1
+    credit: float = math.nan
+
+    def __post_init__(self):
+        if self.group < 0:
+            object.__setattr__(self, "group", self.uid)
 
 
 @dataclass(frozen=True)
 class Split:
     """One split of a task and where it lives.
 
-    file: path inside the task's folder. hub: the split's name on the Hub. labelled: False for test splits, whose labels (if a copy
-    has any) are never read. columns: the column names of a file that has no header line. submission: file name in a GLUE submission.
+    files: paths inside the task's folder, of which the first that is there is read: .tsv tables or .jsonl records. hub: the split's
+    name on the Hub. labelled: False for test splits, whose labels (if a copy has any) are never read. columns: the column names of a
+    file that has no header line. submissions: file names in a submission, .tsv to GLUE and .jsonl to SuperGLUE.
     """
     name: str
-    file: str
+    files: tuple[str, ...]
     hub: str
     labelled: bool = True
     columns: tuple[str, ...] = ()
-    submission: str = ""
+    submissions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,14 @@ class Task:
     metrics: names in data_utils.metrics; the selection score is their mean.
     folders: folder names besides the task's own (compared without case and punctuation).
     aliases: (name found in some copies, official name) of columns.
+    spellings: further spellings of the classes, each a tuple like raw_labels. submitted_labels: as a SuperGLUE submission spells them,
+        where that is not raw_labels.
     ragged: a crawl whose official files have rows with too few fields (left out) and empty texts (kept); both are counted and said.
+    suite: the benchmark, "glue" or "superglue": where the Hub has it.
+    rows, fields, form: the rows of a record; the columns that are read; the texts that they make. For tasks whose texts are no columns.
+    num_choices: how many choices an example has, of which one scorer takes one; 0 where classes are the same for all examples.
+    group_by: the column whose values group the rows that are judged together; or "pairs", two neighbouring rows.
+    candidates: one row of each group is chosen, the one that is likeliest to be of the last class.
     predicted_by: the task whose model predicts this one, where it has no training data of its own.
     version: raised when the meaning of a row, a label or a metric changes; part of every cache key and record.
     """
@@ -66,8 +87,17 @@ class Task:
     score_range: tuple[float, float] | None = None
     folders: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
+    spellings: tuple[tuple[str, ...], ...] = ()
+    submitted_labels: tuple[str, ...] = ()
     ragged: bool = False
     predicted_by: str = ""
+    suite: str = "glue"
+    rows: Callable[[Mapping], Iterator[dict[str, str]]] = superglue.flat
+    fields: tuple[str, ...] = ()
+    form: Callable[[dict[str, str]], tuple[str, ...]] | None = None
+    num_choices: int = 0
+    group_by: str = ""
+    candidates: bool = False
     version: int = 1
 
     @property
@@ -77,8 +107,13 @@ class Task:
 
     @property
     def num_labels(self) -> int:
-        """Width of the logits: the number of classes, 1 for regression."""
+        """Width of the logits: the number of classes or choices, 1 for regression."""
         return 1 if self.is_regression else len(self.labels)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a row is made of, besides its label."""
+        return self.fields or self.texts
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -92,8 +127,8 @@ class Task:
 
     @property
     def test_splits(self) -> tuple[str, ...]:
-        """Splits without labels, predicted for a submission."""
-        return tuple(split.name for split in self.splits if not split.labelled)
+        """Splits that are predicted for a submission."""
+        return tuple(split.name for split in self.splits if split.submissions)
 
     def split(self, name: str) -> Split:
         """The split called `name`; ValueError with the nearest and the list otherwise."""
@@ -106,8 +141,14 @@ class Task:
 
 def _splits(submission: str, columns: tuple[str, ...] = ()) -> tuple[Split, ...]:
     """train/dev/test in the files and under the Hub names that most tasks use; `columns`: train and dev have no header."""
-    return (Split("train", "train.tsv", "train", columns=columns), Split("dev", "dev.tsv", "validation", columns=columns),
-            Split("test", "test.tsv", "test", labelled=False, submission=submission))
+    return (Split("train", ("train.tsv",), "train", columns=columns), Split("dev", ("dev.tsv",), "validation", columns=columns),
+            Split("test", ("test.tsv",), "test", labelled=False, submissions=(submission,)))
+
+
+def _record_splits(*submissions: str) -> tuple[Split, ...]:
+    """train/dev/test of SuperGLUE: JSON lines, or tables as MPDistil's users have them."""
+    return (Split("train", ("train.jsonl", "train.tsv"), "train"), Split("dev", ("val.jsonl", "dev.tsv"), "validation"),
+            Split("test", ("test.jsonl", "test.tsv"), "test", labelled=False, submissions=submissions))
 
 
 # Classes count in the Hub's order. Other programs count MNLI, QNLI and RTE differently, hence: labels are mapped by name, never by
@@ -116,6 +157,8 @@ _ENTAILMENT_3 = ("entailment", "neutral", "contradiction")
 _ENTAILMENT_2 = ("entailment", "not_entailment")
 _ZERO_ONE = ("0", "1")
 _PAIR = ("sentence1", "sentence2")
+_TRUTH = ("False", "True")
+_PREMISE = (("premise", "sentence1"), ("hypothesis", "sentence2"))  # SuperGLUE's names
 
 TASKS: tuple[Task, ...] = (
     Task("CoLA", ("sentence",), "label", ("unacceptable", "acceptable"), _ZERO_ONE, ("matthews",),
@@ -129,23 +172,55 @@ TASKS: tuple[Task, ...] = (
     Task("QQP", ("question1", "question2"), "is_duplicate", ("not_duplicate", "duplicate"), _ZERO_ONE, ("f1", "accuracy"),
          _splits("QQP.tsv"), "qqp", ("question1", "question2"), max_length=320, ragged=True),
     Task("MNLI", _PAIR, "gold_label", _ENTAILMENT_3, _ENTAILMENT_3, ("accuracy",),
-         (Split("train", "train.tsv", "train"),
-          Split("dev_matched", "dev_matched.tsv", "validation_matched"),
-          Split("dev_mismatched", "dev_mismatched.tsv", "validation_mismatched"),
-          Split("test_matched", "test_matched.tsv", "test_matched", labelled=False, submission="MNLI-m.tsv"),
-          Split("test_mismatched", "test_mismatched.tsv", "test_mismatched", labelled=False, submission="MNLI-mm.tsv")),
+         (Split("train", ("train.tsv",), "train"),
+          Split("dev_matched", ("dev_matched.tsv",), "validation_matched"),
+          Split("dev_mismatched", ("dev_mismatched.tsv",), "validation_mismatched"),
+          Split("test_matched", ("test_matched.tsv",), "test_matched", labelled=False, submissions=("MNLI-m.tsv",)),
+          Split("test_mismatched", ("test_mismatched.tsv",), "test_mismatched", labelled=False, submissions=("MNLI-mm.tsv",))),
          "mnli", ("premise", "hypothesis"), max_length=256),
     Task("QNLI", ("question", "sentence"), "label", _ENTAILMENT_2, _ENTAILMENT_2, ("accuracy",),
          _splits("QNLI.tsv"), "qnli", ("question", "sentence"), max_length=512),
     Task("RTE", _PAIR, "label", _ENTAILMENT_2, _ENTAILMENT_2, ("accuracy",),
-         _splits("RTE.tsv"), "rte", _PAIR, max_length=320),
+         (Split("train", ("train.tsv", "train.jsonl"), "train"), Split("dev", ("dev.tsv", "val.jsonl"), "validation"),
+          Split("test", ("test.tsv", "test.jsonl"), "test", labelled=False, submissions=("RTE.tsv", "RTE.jsonl"))),
+         "rte", _PAIR, max_length=320, aliases=_PREMISE),  # in both benchmarks
     Task("WNLI", _PAIR, "label", ("not_entailment", "entailment"), _ZERO_ONE, ("accuracy",),
          _splits("WNLI.tsv"), "wnli", _PAIR, max_length=128),
     Task("AX", _PAIR, "", _ENTAILMENT_3, _ENTAILMENT_3, ("matthews",),
-         (Split("test", "diagnostic.tsv", "test", labelled=False, submission="AX.tsv"),),
+         (Split("test", ("diagnostic.tsv",), "test", labelled=False, submissions=("AX.tsv",)),),
          "ax", ("premise", "hypothesis"), max_length=256, folders=("diagnostic",), predicted_by="MNLI"),
+
+    Task("BoolQ", ("question", "passage"), "label", _TRUTH, ("false", "true"), ("accuracy",), _record_splits("BoolQ.jsonl"),
+         "boolq", ("question", "passage"), max_length=256, suite="superglue"),
+    Task("CB", ("premise", "hypothesis"), "label", ("entailment", "contradiction", "neutral"),
+         ("entailment", "contradiction", "neutral"), ("accuracy", "macro_f1"), _record_splits("CB.jsonl"),
+         "cb", ("premise", "hypothesis"), max_length=256, suite="superglue"),
+    Task("COPA", ("premise", "choice1", "choice2"), "label", ("choice1", "choice2"), _ZERO_ONE, ("accuracy",),
+         _record_splits("COPA.jsonl"), "copa", (), max_length=128, suite="superglue", num_choices=2,
+         fields=("premise", "choice1", "choice2", "question"), form=superglue.copa_texts),
+    Task("MultiRC", ("paragraph", "question and answer"), "label", _TRUTH, _ZERO_ONE, ("f1", "exact_match"), _record_splits("MultiRC.jsonl"),
+         "multirc", (), max_length=512, suite="superglue", rows=superglue.multirc_rows, group_by="question_idx",
+         fields=("paragraph", "question", "answer", "paragraph_idx", "question_idx", "answer_idx"), form=superglue.multirc_texts),
+    Task("ReCoRD", ("passage", "filled query"), "label", _TRUTH, _ZERO_ONE, ("words_f1", "exact_match"), _record_splits("ReCoRD.jsonl"),
+         "record", (), max_length=512, suite="superglue", rows=superglue.record_rows, group_by="query_idx", candidates=True,
+         fields=("passage", "query", "entity", "query_idx"), form=superglue.record_texts),
+    Task("WiC", _PAIR, "label", _TRUTH, ("false", "true"), ("accuracy",), _record_splits("WiC.jsonl"),
+         "wic", (), max_length=256, suite="superglue", spellings=(_ZERO_ONE,), form=superglue.wic_texts,
+         fields=("word", *_PAIR, "start1", "end1", "start2", "end2")),
+    Task("WSC", ("text", "span1_text"), "label", _TRUTH, ("false", "true"), ("accuracy",), _record_splits("WSC.jsonl"),
+         "wsc.fixed", (), max_length=256, suite="superglue", submitted_labels=_TRUTH, rows=superglue.wsc_row, form=superglue.wsc_texts,
+         fields=("text", "span1_text", "span2_text", "span2_index"),
+         aliases=(("span1_txt", "span1_text"), ("span2_txt", "span2_text"), ("span2_idx", "span2_index"))),
+    Task("AX-b", _PAIR, "label", _ENTAILMENT_2, _ENTAILMENT_2, ("matthews",),
+         (Split("test", ("AX-b.jsonl",), "test", submissions=("AX-b.jsonl",)),), "axb", _PAIR, max_length=320, suite="superglue",
+         predicted_by="RTE"),
+    Task("AX-g", _PAIR, "label", _ENTAILMENT_2, _ENTAILMENT_2, ("accuracy", "parity"),
+         (Split("test", ("AX-g.jsonl",), "test", submissions=("AX-g.jsonl",)),), "axg", ("premise", "hypothesis"), max_length=320,
+         suite="superglue", aliases=_PREMISE, group_by="pairs", predicted_by="RTE"),
+
     Task("demo", ("sentence",), "label", ("first_sense", "second_sense"), _ZERO_ONE, ("accuracy",),
-         _splits(""), "", (), max_length=64),
+         (Split("train", ("train.tsv",), "train"), Split("dev", ("dev.tsv",), "validation"),
+          Split("test", ("test.tsv",), "test", labelled=False)), "", (), max_length=64),
 )
 
 

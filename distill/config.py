@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, fields
 
 from transformers import HfArgumentParser
 
+from data_utils.draws import SELECT_ON
 from distill.optim import OPTIMIZERS
 from distill.schedules import LEARNING_RATE
 
-HELD_OUT = "heldout"  # the part of train that selects, and what its scores are called
-SELECT_ON = ("dev", HELD_OUT)
 
 
 def setting(default, text: str):

@@ -30,7 +30,7 @@ def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_le
     order = [task.texts.index(text) for text in encoder.info.texts]
     length = max_length or min(task.max_length, encoder.max_positions or task.max_length)
     check_length(encoder, length)
-    return encode(read_examples(task, split, data_dir), encoder.tokenizer, length, order)
+    return encode(read_examples(task, split, data_dir), encoder.tokenizer, length, order, task)
 
 
 def check_length(encoder: Encoder, length: int) -> None:
@@ -44,7 +44,7 @@ def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs],
     """Logits [N, C] in the order of `dataset`, float32 arithmetic, shared out over the ranks, whole on each; or what else
     `read` gives, [N, ...]."""
     encoder.eval()
-    mine = workers.share(sequential_batches(dataset.lengths, EVAL_TOKENS))
+    mine = workers.share(sequential_batches(dataset.sizes, EVAL_TOKENS))
     logits = []
     with bar(len(mine), "evaluate", "batch") as progress_bar:
         for rows in mine:
@@ -60,12 +60,30 @@ def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs],
 
 def predictions(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.ndarray:
     """Class indices in the task's order (scores, for regression) from logits in the order of `labels`, mapped by name."""
-    if task.is_regression:
-        return logits[:, 0]
+    return logits[:, 0] if task.is_regression else _in_task_order(logits, labels, task).argmax(1)
+
+
+def judged(logits: np.ndarray, labels: tuple[str, ...], dataset: EncodedDataset, task: Task) -> Predictions:
+    """What the metrics compare: the examples, or, where one of each group is chosen, the groups: the credit of the chosen
+    example against 1."""
+    if not task.candidates:
+        return Predictions(dataset.uid, predictions(logits, labels, task), dataset.target, dataset.group)
+    rows = chosen_rows(_in_task_order(logits, labels, task), dataset.group)
+    return Predictions(dataset.group[rows], dataset.credit[rows], np.ones(len(rows), np.float32))
+
+
+def chosen_rows(logits: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Of every group, by rising number, the row that is likeliest to be of the last class; the first of equals."""
+    likely_first = np.lexsort((1.0 * logits[:, 0] - logits[:, -1], group))
+    return likely_first[np.unique(group[likely_first], return_index=True)[1]]
+
+
+def _in_task_order(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.ndarray:
+    """The columns of `logits`, which follow `labels`, in the order of the task's labels."""
     if set(labels) != set(task.labels):
         raise ValueError(f"the checkpoint has {len(labels)} labels ({', '.join(labels) or 'a score'}), {task.name} has "
                          f"{', '.join(task.labels)}: it was trained for another task")
-    return np.array([task.labels.index(label) for label in labels])[logits.argmax(1)]
+    return logits[:, [labels.index(label) for label in task.labels]]
 
 
 def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
@@ -79,14 +97,13 @@ def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
     for split, dataset in splits.items():
         answers_NRC = predict(encoder, dataset, lambda outputs: torch.stack([read(outputs) for read in readings.values()], 1))
         for place, name in enumerate(readings):
-            predicted = predictions(answers_NRC[:, place], encoder.info.labels, task)
-            found = compute_metrics(task.metrics, predicted, dataset.target)
+            answers = kept[f"{split}{name}"] = judged(answers_NRC[:, place], encoder.info.labels, dataset, task)
+            found = compute_metrics(task.metrics, answers.predicted, answers.target, answers.group)
             selection = selection_score(found) if selection is None else selection
             for metric, value in found.items():
                 key = f"{split}{name}/{metric}"
-                values[key], counts[key] = value, len(dataset)
-                errors[key] = bootstrap_standard_error(metric, predicted, dataset.target)
-            kept[f"{split}{name}"] = Predictions(dataset.uid, predicted, dataset.target)
+                values[key], counts[key] = value, len(answers.uid)
+                errors[key] = bootstrap_standard_error(metric, answers.predicted, answers.target, answers.group)
     return Scores(values, selection, errors, counts, next(iter(splits)), kept)
 
 

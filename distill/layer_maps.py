@@ -4,27 +4,30 @@
     uniform    0  2  4  6                   teacher of 6 layers (TinyBERT, arXiv 1909.10351: g(m) = m N / M)
     skip          2  4                      the same without embeddings and last layer (PKD-Skip, arXiv 1908.09355)
     last          4  5                      the teacher's last layers but one (PKD-Last)
+    first         1  2                      its first layers (MPDistil's published code)
 """
 
 import re
 
-LAYER_MAPS = ("uniform", "skip", "last")
+LAYER_MAPS = ("uniform", "skip", "last", "first")
 SHALLOW = 12  # layers; the relations of deeper teachers are read below their top
 
 
 def layer_pairs(spec: str, student: int, teacher: int) -> tuple[tuple[int, int], ...]:
     """Pairs (student layer, teacher layer) for models of `student` and `teacher` layers.
 
-    `spec`: uniform, skip or last, or pairs as 1:2,2:4. ValueError for anything else.
+    `spec`: uniform, skip, last or first, or pairs as 1:2,2:4. ValueError for anything else.
     """
     uniform = tuple((layer, round(layer * teacher / student)) for layer in range(student + 1))
     if spec == "uniform":
         return uniform
-    if spec in ("skip", "last"):
+    if spec in LAYER_MAPS:
         if student == 1:
             raise ValueError(f"--layer_map {spec}: a student of one layer has none below its last; give pairs, as 1:{teacher}")
         if spec == "skip":
             return uniform[1:-1]
+        if spec == "first":
+            return tuple((layer, layer) for layer in range(1, min(student, teacher)))
         if student > teacher:
             raise ValueError(f"--layer_map last: the student has {student} layers, the teacher only {teacher}; give skip, uniform, "
                              "or pairs student:teacher")

@@ -37,6 +37,28 @@ def soft_score(student_B1: Tensor, teacher_B1: Tensor) -> Tensor:
     return (student_B1.float() - teacher_B1.detach().float()).squeeze(-1).square()
 
 
+def probability_error(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
+    """T^2 mean_c (softmax(student / T)_c - softmax(teacher / T)_c)^2: logits [B, C] twice -> [B]. Gradient to the student only.
+
+    MPDistil's published code (mpdistil.md 2, stage 2); its paper writes a KL divergence, which is soft_targets().
+    """
+    student, teacher = ((logits.float() / temperature).softmax(-1) for logits in (student_BC, teacher_BC.detach()))
+    return temperature ** 2 * (student - teacher).square().mean(-1)
+
+
+def doubt(logits_BC: Tensor, target_B: Tensor) -> Tensor:
+    """1 - softmax(logits)[target], the probability of all other classes: [B, C], class indices [B] -> [B]. Gradient to the logits.
+
+    The competitive terms of MPDistil (mpdistil.md 2, stages 3 and 4). Differs: 1 is added, so that it is never negative.
+    """
+    return 1 - logits_BC.float().softmax(-1).gather(-1, target_B.unsqueeze(-1)).squeeze(-1)
+
+
+def absolute_error(logits_B1: Tensor, target_B: Tensor) -> Tensor:
+    """|score - target|, the counterpart of doubt() for regression: [B, 1], [B] -> [B]. Gradient to the logits."""
+    return (logits_B1.float().squeeze(-1) - target_B.float()).abs()
+
+
 def sense_cross_entropy(scores_MK: Tensor, sense_M: Tensor) -> Tensor:
     """-log softmax(scores)[sense]: scores [M, K] of a token's senses (-inf where it has fewer), the teacher's choice
     [M] -> [M]. Gradient to the scores.

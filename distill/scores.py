@@ -12,11 +12,16 @@ IN_JSON = ("values", "selection", "errors", "counts", "selected_on")
 @dataclass(frozen=True)
 class Predictions:
     """What was predicted of a split, example by example: uid int64 [N]; predicted and target [N], class indices in the
-    task's order, or scores."""
+    task's order, or scores; group int64 [N], where examples are judged together."""
 
     uid: np.ndarray
     predicted: np.ndarray
     target: np.ndarray
+    group: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> "Predictions":
+        """Those of the examples `rows`, in that order."""
+        return Predictions(self.uid[rows], self.predicted[rows], self.target[rows], None if self.group is None else self.group[rows])
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,14 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def save_predictions(predictions: Mapping[str, Predictions], file: Path) -> None:
-    """Write an .npz with the arrays SPLIT/uid, SPLIT/predicted and SPLIT/target of every split."""
-    np.savez(file, **{f"{split}/{name}": array for split, found in predictions.items() for name, array in vars(found).items()})
+    """Write an .npz with the arrays SPLIT/uid, SPLIT/predicted and SPLIT/target of every split, and SPLIT/group of grouped ones."""
+    np.savez(file, **{f"{split}/{name}": array for split, found in predictions.items() for name, array in vars(found).items()
+                      if array is not None})
 
 
 def load_predictions(file: Path) -> dict[str, Predictions]:
     """What save_predictions() wrote, by split."""
     with np.load(file) as arrays:
         splits = dict.fromkeys(name.rpartition("/")[0] for name in arrays.files)
-        return {split: Predictions(*(arrays[f"{split}/{name}"] for name in Predictions.__dataclass_fields__)) for split in splits}
+        return {split: Predictions(**{name: arrays[f"{split}/{name}"] for name in Predictions.__dataclass_fields__
+                                      if f"{split}/{name}" in arrays.files}) for split in splits}

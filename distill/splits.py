@@ -3,19 +3,19 @@
     --select_on dev        train | dev ...                 the first dev split selects the best epoch
     --select_on heldout    nine tenths of train | heldout  dev ...     the held-out tenth selects, no dev split does
 
-Which examples are held out is a function of their rows in the train file alone (data_utils/draws.py).
+    with a quiz             the tenth of each class of what is left to train on, which is not trained on either
+
+Which examples are held out or asked is a function of their rows in the train file alone (data_utils/draws.py).
 """
 
 import logging
 from pathlib import Path
 
-import numpy as np
-
-from data_utils.draws import held_out
+from data_utils.draws import HELD_OUT, split_held_out
 from data_utils.encode import EncodedDataset
 from data_utils.readers import data_fingerprint
 from data_utils.tasks import Task
-from distill.config import HELD_OUT, TaskConfig
+from distill.config import TaskConfig
 from distill.evaluate import dev_splits, encode_split
 from distill.rundir import read_json
 from distill.scores import Scores
@@ -59,8 +59,8 @@ def _parts(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedDatase
     whole = encode_split(encoder, task, "train", cfg.data_dir, cfg.max_length)
     if cfg.select_on != HELD_OUT:
         return whole, {}
-    held = held_out(whole.uid)
-    if held.all() or not held.any():
+    rest, held = split_held_out(whole)
+    if not (len(rest) and len(held)):
         raise ValueError(f"--select_on {HELD_OUT}: of the {len(whole)} train examples of {task.name} a tenth is held out, which are "
-                         f"{held.sum()} here; give more data, or --select_on dev")
-    return whole.take(np.flatnonzero(~held)), {HELD_OUT: whole.take(np.flatnonzero(held))}
+                         f"{len(held)} here; give more data, or --select_on dev")
+    return rest, {HELD_OUT: held}

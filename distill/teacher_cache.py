@@ -61,11 +61,13 @@ def columns(teacher: LiveTeacher) -> list[Column]:
     """The columns of what `teacher` is wanted for."""
     encoder, wanted = teacher.encoder, teacher.wanted
 
-    found = [Column("logits", False, encoder.info.num_labels, np.float32, lambda outputs: outputs.logits)]
+    choices = encoder.info.choices or 1
+    found = [Column("logits", False, encoder.info.num_logits, np.float32, lambda outputs: outputs.logits)]
     if wanted.senses:
         found.append(Column("senses", True, 1, np.uint8,
                             lambda outputs: outputs.senses.where(outputs.senses >= 0, NO_SENSE).unsqueeze(-1)))
-    found += [Column(f"cls.{layer}", False, encoder.width_of(layer), np.float32, lambda outputs, layer=layer: outputs.hidden[layer][:, 0])
+    found += [Column(f"cls.{layer}", False, choices * encoder.width_of(layer), np.float32,
+                     lambda outputs, layer=layer: outputs.hidden[layer][:, 0].unflatten(0, (-1, choices)).flatten(1))
               for layer in wanted.cls]
     found += [Column(f"hidden.{layer}", True, encoder.width_of(layer), np.float16, lambda outputs, layer=layer: outputs.hidden[layer])
               for layer in wanted.hidden]
@@ -95,7 +97,7 @@ class CachedTeacher:
     """
 
     def __init__(self, folder: Path):
-        self.offsets = np.load(folder / "offsets.npy")
+        self.bounds = np.load(folder / "offsets.npy")
         self.row_of = {int(uid): row for row, uid in enumerate(np.load(folder / "uid.npy"))}
         lines = (line.split() for line in (folder / "columns.txt").read_text().splitlines())
         self.columns = {name: np.memmap(folder / f"{name}.bin", dtype, "r", shape=(int(rows), int(width)))
@@ -107,23 +109,21 @@ class CachedTeacher:
         except KeyError as error:
             raise ValueError(f"the teacher's cache does not hold example {error}: it was made for another split or "
                              "dataset") from error
-        device, width = batch.input_ids.device, batch.input_ids.shape[1]
+        device, real = batch.input_ids.device, batch.attention_mask.bool().numpy(force=True)
 
         def examples(name: str) -> Tensor:
             return torch.from_numpy(self.columns[name][rows]).to(device)
 
         def tokens(name: str, fill: int = 0) -> Tensor:
-            found_BTW = np.full((len(rows), width, self.columns[name].shape[1]), fill, self.columns[name].dtype)
-            for line, row in enumerate(rows):
-                kept = self.columns[name][self.offsets[row]:self.offsets[row + 1]]
-                found_BTW[line, :len(kept)] = kept
+            found_BTW = np.full((*real.shape, self.columns[name].shape[1]), fill, self.columns[name].dtype)
+            found_BTW[real] = np.concatenate([self.columns[name][self.bounds[row]:self.bounds[row + 1]] for row in rows])
             return torch.from_numpy(found_BTW).to(device)
 
         hidden, projections, senses = {}, {}, None
         for name in self.columns:
             kind, _, layer = name.partition(".")
             if kind == "cls":
-                hidden.setdefault(int(layer), examples(name).unsqueeze(1))
+                hidden.setdefault(int(layer), examples(name).view(len(real), 1, -1))
             elif kind == "hidden":
                 hidden[int(layer)] = tokens(name).float()
             elif kind == PROJECTIONS[0]:
@@ -152,12 +152,12 @@ def _build(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> None:
     building, wanted = folder.with_name(folder.name + ".building"), columns(teacher)
     arrays = {column: mapped_array(building / f"{column.name}.bin", (column.rows(dataset), column.width), column.dtype)
               for column in wanted}
-    mine = workers.share(sequential_batches(dataset.lengths, CACHE_TOKENS))
+    mine = workers.share(sequential_batches(dataset.sizes, CACHE_TOKENS))
     with bar(len(mine), "teacher", "batch") as progress_bar:
         for rows in mine:
             batch = collate(dataset, rows, teacher.encoder.info.task, teacher.encoder.tokenizer.pad_token_id)
             found, real = teacher(batch.to(workers.device())), batch.attention_mask.bool()
-            place = np.concatenate([np.arange(dataset.offsets[row], dataset.offsets[row + 1]) for row in rows])
+            place = np.concatenate([np.arange(dataset.bounds[row], dataset.bounds[row + 1]) for row in rows])
             for column, array in arrays.items():
                 values = column.of(found).float().cpu()
                 array[place if column.per_token else rows] = (values[real] if column.per_token else values).numpy()
@@ -169,7 +169,7 @@ def _build(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> None:
     def fill(path: Path) -> None:
         for column in wanted:
             (building / f"{column.name}.bin").replace(path / f"{column.name}.bin")
-        np.save(path / "offsets.npy", dataset.offsets)
+        np.save(path / "offsets.npy", dataset.bounds)
         np.save(path / "uid.npy", dataset.uid)
         write_text(path / "columns.txt", "".join(f"{column.name} {np.dtype(column.dtype).name} {column.rows(dataset)} {column.width}\n"
                                                  for column in wanted))

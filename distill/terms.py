@@ -71,7 +71,7 @@ class SoftTargets(Term):
 
 
 class ClsStates(Term):
-    """Normalised states at [CLS], summed over pairs of layers (patient distillation)."""
+    """Normalised states at [CLS], per sequence, summed over pairs of layers (patient distillation)."""
 
     name = "cls"
 
@@ -84,6 +84,9 @@ class ClsStates(Term):
                 raise ValueError(f"pkd compares [CLS] states: the student's layer {one} is {student.width_of(one)} wide, the "
                                  f"teacher's layer {other} {teacher.width_of(other)}; relation_kd, tinybert and logit_kd take any "
                                  "width")
+
+    def count(self, batch):
+        return len(batch.input_ids)
 
     def forward(self, found, target, batch):
         return sum(normalised_distance(found.hidden[one][:, 0], target.hidden[other][:, 0]).sum() for one, other in self.pairs)

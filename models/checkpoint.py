@@ -74,7 +74,7 @@ def build_encoder(config, state: dict[str, Tensor], info: TaskInfo, head: dict, 
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
     adaptor = nn.Linear(config.hidden_size, head["width"]) if "adaptor.weight" in state else None
-    classifier = ClassificationHead(head["width"], info.num_labels, head["activation"], head["dropout"])
+    classifier = ClassificationHead(head["width"], info.num_outputs, head["activation"], head["dropout"])
     encoder = Encoder(backbone, classifier, info, tokenizer, adaptor, senses)
     encoder.load_named(state, source)
     return encoder.float()

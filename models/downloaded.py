@@ -25,8 +25,8 @@ class Opened:
 
 
 def open_checkpoint(path: str | Path, task: str, version: int, texts: tuple[str, ...], labels: tuple[str, ...],
-                    tokenizer: str | None = None) -> Opened:
-    """The encoder in `path`, for a task with these text columns and labels.
+                    tokenizer: str | None = None, choices: int = 0) -> Opened:
+    """The encoder in `path`, for a task with these text columns and labels, or of so many choices.
 
     A run directory stands for its best/. Label and text order of files that do not say them: a plain transformers
     folder's labels are those of its config, a published file's those of its program. `tokenizer` (an spm.model or its
@@ -42,7 +42,8 @@ def open_checkpoint(path: str | Path, task: str, version: int, texts: tuple[str,
     if not is_plain(folder):
         return Opened(load_encoder(folder), pooling_known=True)
     named = plain_labels(folder) if (folder / "config.json").is_file() else ()
-    info = TaskInfo(task, version, texts, _by_name(named, labels, folder), pooling="cls")
+    named = labels if choices and not named else _by_name(named, labels, folder)  # a scorer of choices has one output, without a name
+    info = TaskInfo(task, version, texts, named, pooling="cls", choices=choices)
     return Opened(load_encoder(folder, info), pooling_known=False)
 
 

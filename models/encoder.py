@@ -19,7 +19,8 @@ class TaskInfo:
 
     `texts` are the task's text columns in the order in which they are fed; `labels` the class names in the order of
     the logits, empty for regression. `head_input` is "continuous" (hidden states) or "senses" (each state replaced by
-    its sense before the pooling, chosen by `similarity`: see SenseLookup).
+    its sense before the pooling, chosen by `similarity`: see SenseLookup). `choices`: how many sequences an example has, of
+    which one is right; each gets one logit from the same head. 0: the classes are those of `labels`.
     """
 
     task: str
@@ -29,9 +30,16 @@ class TaskInfo:
     pooling: str
     head_input: str = "continuous"
     similarity: str = "dot"
+    choices: int = 0
 
     @property
-    def num_labels(self) -> int:
+    def num_outputs(self) -> int:
+        """Outputs of the head, for every sequence."""
+        return 1 if self.choices else self.num_logits
+
+    @property
+    def num_logits(self) -> int:
+        """Logits of an example: its classes or choices; 1 for regression."""
         return len(self.labels) or 1
 
 
@@ -49,7 +57,8 @@ class _Note:
 class Encoder(nn.Module):
     """backbone -> adaptor -> (senses) -> pooling -> head.
 
-    `forward(batch)` reads batch.input_ids, attention_mask and token_type_ids, all [B, T], and returns Outputs.
+    `forward(batch)` reads batch.input_ids, attention_mask and token_type_ids, all [B, T] ([B choices, T] for tasks of choices),
+    and returns Outputs.
     `senses`, where given, replaces states before the pooling: the position that the pooling reads, or all for `mean`.
     """
 
@@ -95,22 +104,27 @@ class Encoder(nn.Module):
                                output_hidden_states=True, **inputs).hidden_states
         return (*states[:-1], self.adaptor(states[-1]))
 
-    def predict(self, last_BTD: Tensor, batch, senses: SenseLookup | None) -> Tensor:
-        """Logits [B, C] from the last hidden states, read through `senses` where given."""
+    def pooled(self, last_BTD: Tensor, batch, senses: SenseLookup | None = None) -> Tensor:
+        """What the head reads of every sequence, [B, D]: the last hidden states, read through `senses` where given, pooled."""
         if senses is not None and self.info.pooling == "mean":
             last_BTD = senses.replace(last_BTD, batch.input_ids)
         pooled_BD = pool(last_BTD, batch.attention_mask, self.info.pooling)
         if senses is not None and self.info.pooling != "mean":
             position = {"cls": 0, "first_token": 1}[self.info.pooling]
             pooled_BD = senses.replace(pooled_BD, batch.input_ids[:, position])
-        return self.head(pooled_BD)
+        return pooled_BD
+
+    def answer(self, head: ClassificationHead, pooled_BD: Tensor) -> Tensor:
+        """Logits [B, C] of the examples from the pooled states of their sequences."""
+        return head(pooled_BD).view(-1, self.info.num_logits)
 
     def forward(self, batch) -> Outputs:
         hidden = self.encode(batch)
         projected = {layer: tuple(found[kind] for kind in range(3)) for layer, found in self._projected.items()}
         for found in self._projected.values():
             found.clear()
-        return Outputs(self.predict(hidden[-1], batch, self.senses), hidden, projected)
+        pooled_BD = self.pooled(hidden[-1], batch, self.senses)
+        return Outputs(self.answer(self.head, pooled_BD), hidden, projected, pooled=pooled_BD)
 
     def keep_projections(self, layers: Iterable[int]) -> None:
         """From now on forward() also gives the queries, keys and values of these layers (1: the first).
@@ -144,10 +158,11 @@ class Encoder(nn.Module):
         write_tensors(folder / "model.safetensors", rename(state, key_map(self.backbone)), {"format": "pt"})
         config, labels = self.config, self.info.labels
         layout = LAYOUTS.get(config.model_type, PLAIN_LAYOUT)
-        config.architectures = [layout.architecture or type(self.backbone).__name__]
-        config.id2label = dict(enumerate(labels or ("score",)))
+        architecture = layout.multiple_choice if self.info.choices else layout.architecture
+        config.architectures = [architecture or type(self.backbone).__name__]
+        config.id2label = dict(enumerate(labels if labels and not self.info.choices else ("score",)))
         config.label2id = {label: index for index, label in config.id2label.items()}
-        config.problem_type = "single_label_classification" if labels else "regression"
+        config.problem_type = "single_label_classification" if labels and not self.info.choices else "regression"
         config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         head = {"width": self.width, "activation": self.head.activation_name, "dropout": self.head.dropout.p}
@@ -172,7 +187,7 @@ class Encoder(nn.Module):
         missing = sorted(name for name in own if name not in state or state[name].shape != own[name].shape)
         unexpected = sorted(state.keys() - own.keys())
         if missing or unexpected:
-            raise ValueError(f"{source} does not fit a {self.config.model_type} encoder with {self.info.num_labels} "
+            raise ValueError(f"{source} does not fit a {self.config.model_type} encoder with {self.info.num_outputs} "
                              f"outputs for {self.info.task}: missing or of another shape: {missing or 'none'}; "
                              f"unexpected: {unexpected or 'none'}")
         self.load_state_dict(state)

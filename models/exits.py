@@ -38,7 +38,7 @@ class TwoExits(Encoder):
 
     def forward(self, batch) -> Outputs:
         hidden = self.encode(batch)
-        exits = {layer: head(pool(hidden[layer], batch.attention_mask, self.info.pooling))
+        exits = {layer: self.answer(head, pool(hidden[layer], batch.attention_mask, self.info.pooling))
                  for layer, head in ((self.layer, self.exit_head), (self.depth, self.head))}
         return Outputs(exits[self.layer], hidden, exits=exits)
 
@@ -76,5 +76,5 @@ def outline(encoder: Encoder, depth: int) -> Encoder:
         backbone: nn.Module = AutoModel.from_config(config)
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None
-        empty = ClassificationHead(encoder.width, encoder.info.num_labels, head.activation_name, head.dropout.p)
+        empty = ClassificationHead(encoder.width, encoder.info.num_outputs, head.activation_name, head.dropout.p)
     return Encoder(backbone, empty, encoder.info, encoder.tokenizer)

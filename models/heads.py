@@ -59,8 +59,17 @@ class ClassificationHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, pooled_BD: Tensor) -> Tensor:
+        return self.classify(self.features(pooled_BD))
+
+    def features(self, pooled_BD: Tensor) -> Tensor:
+        """What the last layer reads, [B, D]: transformers' pooler output, where the pooling is `cls`."""
         with torch.autocast(pooled_BD.device.type, enabled=False):
-            return self.out(self.dropout(self.activation(self.dense(pooled_BD.float()))))
+            return self.activation(self.dense(pooled_BD.float()))
+
+    def classify(self, features_BD: Tensor) -> Tensor:
+        """Logits [B, num_labels] of features()."""
+        with torch.autocast(features_BD.device.type, enabled=False):
+            return self.out(self.dropout(features_BD.float()))
 
 
 class SenseScores(torch.autograd.Function):

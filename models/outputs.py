@@ -17,6 +17,7 @@ class Outputs:
                 Encoder.keep_projections() named.
     senses      [B, T] int64, the index of each token's sense within its type, -1 where the type has none; only from
                 teachers that know a sense dictionary.
+    pooled      [B, D], what the head read of every sequence; only from encoders with one head for a task.
     exits       layer n -> its logits [B, C] float32, of a network that answers after several layers (models/exits.py);
                 `logits` is one of them.
     """
@@ -25,4 +26,5 @@ class Outputs:
     hidden: tuple[Tensor | None, ...] = ()
     projections: Mapping[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
     senses: Tensor | None = None
+    pooled: Tensor | None = None
     exits: Mapping[int, Tensor] = field(default_factory=dict)

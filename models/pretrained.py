@@ -94,7 +94,7 @@ def pretrained_encoder(name: str, info: TaskInfo, dropout: float, random_init: b
         _load(partial(AutoModel.from_pretrained, dtype=torch.float32), name, "weights")
     config = use_fast_attention(backbone).config
     activation = LAYOUTS.get(config.model_type, PLAIN_LAYOUT).activation
-    head = ClassificationHead(config.hidden_size, info.num_labels, activation, dropout)
+    head = ClassificationHead(config.hidden_size, info.num_outputs, activation, dropout)
     pooler = getattr(backbone, "pooler", None)
     if pooler is not None:
         head.dense.load_state_dict(pooler.dense.state_dict())

@@ -16,17 +16,19 @@ from torch import Tensor, nn
 class Layout:
     """How transformers' own sequence classifier of a model type is built.
 
-    dense: the name of the layer before the activation; activation: what follows it; architecture: the class.
+    dense: the name of the layer before the activation; activation: what follows it; architecture and multiple_choice: the
+    classes for sequences and for choices, which name their tensors alike.
     """
 
     dense: str
     activation: str
     architecture: str
+    multiple_choice: str
 
 
-LAYOUTS = {"bert": Layout("bert.pooler.dense", "tanh", "BertForSequenceClassification"),
-           "deberta-v2": Layout("pooler.dense", "gelu", "DebertaV2ForSequenceClassification")}
-PLAIN_LAYOUT = Layout("pooler.dense", "gelu", "")  # other encoders: our head, under DeBERTa's names
+LAYOUTS = {"bert": Layout("bert.pooler.dense", "tanh", "BertForSequenceClassification", "BertForMultipleChoice"),
+           "deberta-v2": Layout("pooler.dense", "gelu", "DebertaV2ForSequenceClassification", "DebertaV2ForMultipleChoice")}
+PLAIN_LAYOUT = Layout("pooler.dense", "gelu", "", "")  # other encoders: our head, under DeBERTa's names
 
 
 def key_map(backbone: nn.Module) -> dict[str, str]:

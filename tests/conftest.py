@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.training import exact_arithmetic, prepare_processes
+from tests.training import exact_arithmetic, prepare_processes, teach_superglue
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -79,3 +79,16 @@ def exact():
 def processes():
     """Processes that start fast."""
     prepare_processes()
+
+
+@pytest.fixture(scope="session")
+def superglue(tmp_path_factory) -> Path:
+    """Folder with small COPA, MultiRC, ReCoRD, WSC, RTE and AX-g."""
+    return tiny.write_superglue(tmp_path_factory.mktemp("superglue"))
+
+
+@pytest.fixture(scope="session")
+def superglue_teachers(superglue, tiny_bert, tmp_path_factory) -> dict[str, Path]:
+    """Checkpoints of a choice, a grouped, a candidate and a plain task."""
+    out = tmp_path_factory.mktemp("superglue-teachers")
+    return {task: teach_superglue(task, superglue, tiny_bert, out / task) for task in ("COPA", "MultiRC", "ReCoRD", "RTE")}

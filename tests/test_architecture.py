@@ -2,6 +2,8 @@
 
 import ast
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,10 @@ def test_pickle_is_read_by_the_restricted_unpickler_alone():
 
 def test_library_trainers_are_not_used():
     assert not [str(file) for file in PRODUCT if {"transformers.Trainer", "transformers.Seq2SeqTrainer"} & imports(file)]
+
+
+def test_the_data_verb_which_every_script_asks_first_starts_without_heavy_packages():
+    code = ("import sys; from distill.__main__ import main; status = main(['data', 'name', 'cola']); "
+            "sys.exit(status or sorted({'torch', 'transformers', 'sklearn', 'scipy'} & sys.modules.keys()) or 0)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("CoLA\n", 0), done.stderr

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from data_utils import metrics
-from data_utils.metrics import accuracy, bootstrap_standard_error, compute_metrics, f1, matthews, metric_function, pearson, selection_score, spearman
+from data_utils.metrics import accuracy, bootstrap_standard_error, compute_metrics, exact_match, f1, macro_f1, matthews, parity, pearson, selection_score, spearman
 
 
 @pytest.fixture(autouse=True)
@@ -44,18 +44,18 @@ def test_correlations_agree_with_scipy_where_values_are_tied():
     assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y)[0], abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["accuracy", "f1", "matthews", "pearson", "spearman"])
+@pytest.mark.parametrize("name", ["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"])
 def test_a_weight_of_two_is_the_row_given_twice_and_a_weight_of_zero_is_no_row(name):
     rng = np.random.default_rng(1)
     x, y, w = rng.integers(0, 2, 40), rng.integers(0, 2, 40), rng.integers(0, 4, 40)
-    metric = metric_function(name)
+    metric = metrics.OF_ROWS[name]
     assert metric(x, y, w) == pytest.approx(metric(np.repeat(x, w), np.repeat(y, w)), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["matthews", "pearson", "spearman"])
 @pytest.mark.parametrize("predictions, targets", [([1, 1, 1], [0, 1, 0]), ([0, 1, 0], [1, 1, 1]), ([1], [1])])
 def test_a_constant_correlates_with_nothing_and_raises_no_warning(name, predictions, targets):
-    assert metric_function(name)(predictions, targets) == 0.0
+    assert metrics.OF_ROWS[name](predictions, targets) == 0.0
 
 
 def test_tiny_and_huge_scales_do_not_underflow():
@@ -79,7 +79,7 @@ def test_what_cannot_be_scored_is_refused(predictions, targets, message):
 
 
 def test_an_unknown_metric_is_answered_with_the_nearest_and_the_list():
-    with pytest.raises(ValueError, match="'acuracy'; nearest: accuracy; metrics: accuracy, f1, matthews, pearson, spearman"):
+    with pytest.raises(ValueError, match="'acuracy'; nearest: accuracy; metrics: accuracy, f1, macro_f1, matthews, pearson, spearman, exact_match"):
         compute_metrics(("acuracy",), [1], [1])
 
 
@@ -89,7 +89,7 @@ def test_the_standard_error_of_accuracy_is_the_binomial_one():
     assert bootstrap_standard_error("accuracy", predictions, targets, resamples=1000) == pytest.approx(np.sqrt(0.75 * 0.25 / 400), rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["f1", "matthews", "pearson", "spearman"])
+@pytest.mark.parametrize("name", ["f1", "macro_f1", "matthews", "pearson", "spearman"])
 def test_the_standard_error_is_that_of_resampling_the_rows_one_by_one(name):
     rng = np.random.default_rng(5)
     targets = rng.integers(0, 2, 120)
@@ -97,18 +97,18 @@ def test_the_standard_error_is_that_of_resampling_the_rows_one_by_one(name):
     if name in ("pearson", "spearman"):
         predictions, targets = predictions + rng.normal(size=120), np.round(targets + rng.normal(size=120), 1)
     draws = [rng.integers(0, 120, 120) for _ in range(500)]
-    by_rows = np.std([metric_function(name)(predictions[draw], targets[draw]) for draw in draws])
+    by_rows = np.std([metrics.OF_ROWS[name](predictions[draw], targets[draw]) for draw in draws])
     assert bootstrap_standard_error(name, predictions, targets, resamples=500) == pytest.approx(by_rows, rel=0.2)
 
 
-@pytest.mark.parametrize("name", ["accuracy", "f1", "matthews"])
+@pytest.mark.parametrize("name", ["accuracy", "f1", "macro_f1", "matthews"])
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_class_metrics_of_many_samples_at_once_are_those_of_scikit_learn(name, classes):
     rng = np.random.default_rng(2)
     predictions, targets = np.repeat(np.arange(classes), classes), np.tile(np.arange(classes), classes)      # every cell once
     counts = rng.integers(0, 3, (50, classes**2)) + np.eye(50, classes**2, dtype=int)
     counts[-1] = predictions == 0      # constant predictions
-    expected = [metric_function(name)(predictions, targets, row) for row in counts if row.sum()]
+    expected = [metrics.OF_ROWS[name](predictions, targets, row) for row in counts if row.sum()]
     assert metrics._class_metric_of_counts(name, predictions, targets, counts[counts.sum(1) > 0]) == pytest.approx(expected, abs=1e-12)
 
 
@@ -130,7 +130,7 @@ def test_forty_thousand_rows_take_seconds():
     assert time.monotonic() - started < 2      # a thousand calls of scikit-learn on 40 000 rows take over thirty
 
 
-@pytest.mark.parametrize("name", ["accuracy", "f1", "matthews", "pearson", "spearman"])
+@pytest.mark.parametrize("name", ["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"])
 def test_a_metric_of_many_resamples_at_once_is_that_of_each(name):
     rng = np.random.default_rng(3)
     targets = rng.integers(0, 3, 50)
@@ -138,7 +138,7 @@ def test_a_metric_of_many_resamples_at_once_is_that_of_each(name):
     weights = np.concatenate([*metrics.draw_resamples(rng, 50, 20), 9.0 * np.eye(50)[:1]])      # the last one: a single row
     assert weights[:-1].sum(1) == pytest.approx(50)
     found = metrics.metric_of_resamples(name, predictions, targets)(weights)
-    assert found == pytest.approx([metric_function(name)(predictions, targets, row) for row in weights], abs=1e-12)
+    assert found == pytest.approx([metrics.OF_ROWS[name](predictions, targets, row) for row in weights], abs=1e-12)
 
 
 def test_resamples_come_in_parts_that_fit_in_memory(monkeypatch):
@@ -146,3 +146,42 @@ def test_resamples_come_in_parts_that_fit_in_memory(monkeypatch):
     monkeypatch.setattr(metrics, "RESAMPLED_ROWS", 21)
     parts = list(metrics.draw_resamples(np.random.default_rng(1), 7, 10))
     assert [len(part) for part in parts] == [3, 3, 3, 1] and (np.concatenate(parts) == whole).all()
+
+
+# ---- groups of rows that are judged together
+
+GROUPS = np.array([7, 7, 7, 2, 2, 9])
+TARGETS = np.array([1, 0, 1, 1, 0, 1])
+PREDICTIONS = np.array([1, 0, 1, 1, 1, 0])      # group 7 all right, 2 half, 9 wrong
+
+
+def test_metrics_of_groups_have_their_hand_computed_values():
+    assert exact_match(PREDICTIONS, TARGETS, GROUPS).tolist() == [0, 1, 0], "2, 7, 9"
+    assert parity(PREDICTIONS, TARGETS, GROUPS).tolist() == [1, 0, 1]
+    assert compute_metrics(("f1", "exact_match", "parity"), PREDICTIONS, TARGETS, GROUPS) == {
+        "f1": pytest.approx(2 * 3 / (4 + 4)), "exact_match": pytest.approx(1 / 3), "parity": pytest.approx(2 / 3)}
+    assert compute_metrics(("words_f1", "exact_match"), [1.0, 0.5, 0.0, 1.0], [1.0] * 4) == {"words_f1": 0.625, "exact_match": 0.5}
+    # classes 0: 1 of 1 found, 2 predicted; 1: 2 of 3, 2 predicted; 2: 1 of 1, 1 predicted
+    assert macro_f1([0, 0, 1, 1, 2], [0, 1, 1, 1, 2]) == pytest.approx((2 / 3 + 4 / 5 + 1) / 3)
+
+
+@pytest.mark.parametrize("name", ["f1", "accuracy", "exact_match", "parity"])
+def test_whole_groups_are_resampled(name):
+    rng = np.random.default_rng(6)
+    groups = rng.permutation(np.repeat(np.arange(60), rng.integers(1, 6, 60)))
+    targets = rng.integers(0, 2, len(groups))
+    predictions = np.where(rng.random(60)[groups] < 0.7, targets, 1 - targets)      # right or wrong together
+    members = [np.flatnonzero(groups == group) for group in range(60)]
+
+    def of(drawn) -> float:
+        rows = np.concatenate([members[group] for group in drawn])
+        number = np.repeat(np.arange(60), [len(members[group]) for group in drawn])      # a group drawn twice is two
+        return metrics.compute_metric(name, predictions[rows], targets[rows], number)
+
+    draws = [rng.integers(0, 60, 60) for _ in range(300)]
+    expected = [of(drawn) for drawn in draws]
+    weights = np.stack([np.bincount(drawn, minlength=60) for drawn in draws]).astype(float)
+    assert metrics.metric_of_resamples(name, predictions, targets, groups)(weights) == pytest.approx(expected, abs=1e-12)
+    assert bootstrap_standard_error(name, predictions, targets, groups) == pytest.approx(np.std(expected), rel=0.15)
+    if name == "accuracy":
+        assert bootstrap_standard_error(name, predictions, targets) < 0.8 * np.std(expected), "rows alone would seem surer"

@@ -181,7 +181,9 @@ def test_predictions_are_read_as_they_were_written_and_are_no_part_of_the_json(t
     found = load_predictions(tmp_path / "predictions.npz")
     assert list(found) == list(given)
     for split in given:
-        for name, array in vars(given[split]).items():
+        assert found[split].group is None
+        for name in ("uid", "predicted", "target"):
+            array = vars(given[split])[name]
             assert np.array_equal(vars(found[split])[name], array) and vars(found[split])[name].dtype == array.dtype
     scores = Scores({"dev/accuracy": 0.5}, 0.5, selected_on="dev", predictions=given)
     assert json.loads(json.dumps(scores.to_json())).keys() == {"values", "selection", "errors", "counts", "selected_on"}

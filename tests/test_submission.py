@@ -5,18 +5,18 @@ import pytest
 
 from data_utils.tasks import get_task
 from distill.__main__ import main
-from distill.submission import submission_text
+from data_utils.submission import table_text
 
 
 def test_classes_are_spelled_as_the_leaderboard_spells_them():
-    assert submission_text(get_task("MRPC"), np.array([0, 1])) == "index\tprediction\n0\t0\n1\t1\n"
-    assert submission_text(get_task("MNLI"), np.array([2])) == "index\tprediction\n0\tcontradiction\n"
-    assert submission_text(get_task("RTE"), np.array([1])) == "index\tprediction\n0\tnot_entailment\n"
-    assert submission_text(get_task("WNLI"), np.array([1])) == "index\tprediction\n0\t1\n"
+    assert table_text(get_task("MRPC"), np.array([0, 1])) == "index\tprediction\n0\t0\n1\t1\n"
+    assert table_text(get_task("MNLI"), np.array([2])) == "index\tprediction\n0\tcontradiction\n"
+    assert table_text(get_task("RTE"), np.array([1])) == "index\tprediction\n0\tnot_entailment\n"
+    assert table_text(get_task("WNLI"), np.array([1])) == "index\tprediction\n0\t1\n"
 
 
 def test_scores_have_three_decimals_and_stay_in_their_range():
-    assert submission_text(get_task("STS-B"), np.array([-0.2, 2.34567, 5.4])) == "index\tprediction\n0\t0.000\n1\t2.346\n2\t5.000\n"
+    assert table_text(get_task("STS-B"), np.array([-0.2, 2.34567, 5.4])) == "index\tprediction\n0\t0.000\n1\t2.346\n2\t5.000\n"
 
 
 def write_mnli(folder):

@@ -1,5 +1,6 @@
 """Tiny models and tasks that the tests write themselves."""
 
+import json
 import random
 from pathlib import Path
 
@@ -77,3 +78,53 @@ def write_glue(folder: Path, rows: int = 48) -> Path:
             (folder / task).mkdir(parents=True, exist_ok=True)
             (folder / task / f"{split}.tsv").write_text("\n".join(content) + "\n", encoding="utf-8")
     return folder
+
+
+def write_superglue(folder: Path, rows: int = 24) -> Path:
+    """Small COPA, MultiRC, ReCoRD, WSC and RTE in the official layout of SuperGLUE, with AX-g; GOOD words are the right answers."""
+    draw = random.Random(0)
+
+    def pick(words: list[str], count: int = 1) -> str:
+        return " ".join(draw.choices(words, k=count))
+
+    for split, count in {"train": rows, "val": 8, "test": 6}.items():
+        records: dict[str, list[dict]] = {"COPA": [], "MultiRC": [], "ReCoRD": [], "WSC": [], "RTE": []}
+        for index in range(count):
+            label = index % 2
+            choices = [pick(BAD, 2), pick(GOOD, 2)] if label else [pick(GOOD, 2), pick(BAD, 2)]
+            records["COPA"].append({"premise": pick(NEUTRAL, 4), "choice1": choices[0], "choice2": choices[1],
+                                    "question": ("cause", "effect")[draw.randrange(2)], "idx": index, "label": label})
+            answers = [{"text": pick(GOOD if right else BAD), "idx": 3 * index + place, "label": right} for place, right in enumerate((0, 1, label))]
+            records["MultiRC"].append({"idx": index, "version": 1.1, "passage": {"text": pick(NEUTRAL, 6), "questions": [
+                {"question": pick(NEUTRAL, 2), "idx": index, "answers": answers}]}})
+            entities = [pick(GOOD), *draw.sample(BAD, 2)]
+            text, spans = " ".join(["the", *entities, "story"]), []
+            for entity in entities:
+                start = text.index(entity)
+                spans.append({"start": start, "end": start + len(entity) - 1})
+            records["ReCoRD"].append({"source": "tests", "idx": index, "passage": {"text": text, "entities": spans}, "qas": [
+                {"query": "a @placeholder day", "idx": index, "answers": [{**spans[0], "text": entities[0]}]}]})
+            records["WSC"].append({"text": f"the {pick(NEUTRAL)} was {pick(GOOD if label else BAD)} and it is warm", "idx": index,
+                                   "target": {"span1_index": 0, "span1_text": "the", "span2_index": 5, "span2_text": "it"}, "label": bool(label)})
+            records["RTE"].append({"premise": pick(NEUTRAL, 4), "hypothesis": pick(GOOD if label else BAD, 2), "idx": index,
+                                   "label": ("not_entailment", "entailment")[label]})
+        for task, lines in records.items():
+            if split == "test":
+                lines = [_without_answers(record) for record in lines]
+            _write_lines(folder / task / f"{split}.jsonl", lines)
+    _write_lines(folder / "AX-g/AX-g.jsonl", [
+        {"hypothesis": pick(GOOD, 2), "idx": index, "label": "entailment", "pair_id": index, "premise": pick(NEUTRAL, 3)} for index in range(8)])
+    return folder
+
+
+def _without_answers(record):
+    """The record of a test split."""
+    if isinstance(record, dict):
+        keep = {name: value for name, value in record.items() if name != "label"}
+        return {name: _without_answers(value) for name, value in keep.items() if not (name == "answers" and "query" in record)}
+    return [_without_answers(item) for item in record] if isinstance(record, list) else record
+
+
+def _write_lines(path: Path, records: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -84,7 +84,7 @@ def wider(narrow: Encoder, width: int, heads: int, seed: int) -> Encoder:
     """A random BERT of another width and number of heads, with a head and all else of `narrow`."""
     torch.manual_seed(seed)
     config = BertConfig(**{**narrow.config.to_dict(), "hidden_size": width, "num_attention_heads": heads})
-    head = ClassificationHead(width, narrow.info.num_labels, "tanh", narrow.head.dropout.p)
+    head = ClassificationHead(width, narrow.info.num_outputs, "tanh", narrow.head.dropout.p)
     return Encoder(BertModel(config, add_pooling_layer=False), head, narrow.info, narrow.tokenizer)
 
 
@@ -96,6 +96,18 @@ def two_exits(folder: Path) -> tuple[TwoExits, Batch]:
         network.exit_head.out.weight.mul_(-30)
         network.head.out.weight.mul_(30)
     return network, collate(encode(examples(task, 8), network.tokenizer, 64), np.arange(8), task.name, 0)
+
+
+def run(*words) -> int:
+    """The exit status of a command."""
+    return main([str(word) for word in words])
+
+
+def teach_superglue(task: str, data: Path, model: Path, out: Path, *more) -> Path:
+    """A checkpoint that was fine-tuned for 40 steps."""
+    assert run("train", "finetune", task, "--model", model, "--data_dir", data, "--output_dir", out, "--max_steps", 40, "--learning_rate", 2e-3,
+               "--train_batch_size", 8, "--bf16", False, *more) == 0
+    return out / "best"
 
 
 def self_teaching_words(model: Path, task: str, glue: Path, out: Path, *more) -> list[str]:

@@ -19,13 +19,13 @@ PASS_TOKENS = 8192
 def encoder_for(cfg, task: Task, pooling: str = "mean") -> Encoder:
     """The model of the measurements, with a fresh head for `task`."""
     torch.manual_seed(0)
-    return pretrained_encoder(cfg.model, TaskInfo(task.name, task.version, task.texts, task.labels, pooling), 0.1)
+    return pretrained_encoder(cfg.model, TaskInfo(task.name, task.version, task.texts, task.labels, pooling, choices=task.num_choices), 0.1)
 
 
 def sentences(cfg, encoder: Encoder, task: Task, tokens: int = 0) -> EncodedDataset:
     """The first training examples of `task`, with at least `tokens` tokens (all, for 0)."""
     examples = read_examples(task, "train", cfg.data_dir)
-    data = encode(examples[:max(64, tokens // 4)] if tokens else examples, encoder.tokenizer, task.max_length)
+    data = encode(examples[:max(64, tokens // 4)] if tokens else examples, encoder.tokenizer, task.max_length, task=task)
     rows = int(np.searchsorted(data.offsets, tokens)) if tokens else len(data)
     return data.take(np.arange(min(max(rows, 1), len(data))))
 

@@ -91,7 +91,7 @@ class LabelObjective(Objective):
 def start(cfg: Config, task: Task) -> Encoder:
     """What is fine-tuned, before the first step: cfg.layers of cfg.model, and a new head."""
     torch.manual_seed(cfg.seed)
-    info = TaskInfo(task.name, task.version, task.texts, task.labels, cfg.pooling)
+    info = TaskInfo(task.name, task.version, task.texts, task.labels, cfg.pooling, choices=task.num_choices)
     encoder = pretrained_encoder(cfg.model, info, cfg.head_dropout, cfg.random_init)
     return truncate(encoder, parse_layers(cfg.layers, encoder.depth))
 

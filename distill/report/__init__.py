@@ -14,7 +14,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
-from distill.config import HELD_OUT, digest, split_words
+from data_utils.draws import HELD_OUT
+from distill.config import digest, split_words
 from distill.rundir import SaveError, read_json, write_text
 from distill.seeds import FOLDER, SEED
 from models.weights import stored_parameters

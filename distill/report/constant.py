@@ -1,15 +1,19 @@
 """The control that every system has to beat: one answer for all examples, chosen on train."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from data_utils.encode import untokenised
 from data_utils.metrics import bootstrap_standard_error, compute_metrics
 from data_utils.readers import read_examples
-from data_utils.tasks import Task
+from data_utils.tasks import Example, Task
 from distill.config import digest
+from distill.evaluate import judged
 from distill.report import Record, portable
 from distill.rundir import origin
+from distill.scores import Predictions
 
 ROW = "control: constant answer"
 
@@ -38,10 +42,15 @@ def constant_records(task: Task, data_dir: str, table: str, words: list[str]) ->
     """
     found, facts, records = constant_of(task, data_dir), origin(words), []
     for split in task.dev_splits:
-        target = np.array([example.target for example in read_examples(task, split, data_dir)])
-        predicted = np.full(len(target), found.answer)
-        for metric, value in compute_metrics(task.metrics, predicted, target).items():
-            records.append(Record(table, ROW, task.name, task.version, split, metric, value, len(target),
-                                  bootstrap_standard_error(metric, predicted, target), 0, "constant", portable(words),
-                                  facts["commit"], digest({"answer": found.name}), facts["device"], 0.0, 0))
+        given = answered(found, task, read_examples(task, split, data_dir))
+        for metric, value in compute_metrics(task.metrics, given.predicted, given.target, given.group).items():
+            error = bootstrap_standard_error(metric, given.predicted, given.target, given.group)
+            records.append(Record(table, ROW, task.name, task.version, split, metric, value, len(given.uid), error, 0, "constant",
+                                  portable(words), facts["commit"], digest({"answer": found.name}), facts["device"], 0.0, 0))
     return records
+
+
+def answered(constant: Constant, task: Task, examples: Sequence[Example]) -> Predictions:
+    """What the metrics compare where every example gets the same answer; of candidates that is the first of each group."""
+    answer = [constant.answer] if task.is_regression else np.arange(task.num_labels) == constant.answer
+    return judged(np.tile(answer, (len(examples), 1)), task.labels, untokenised(examples, task), task)

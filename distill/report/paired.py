@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_utils.metrics import draw_resamples, metric_function, metric_of_resamples
+from data_utils.metrics import compute_metric, count_units, draw_resamples, metric_of_resamples
 from distill.scores import Predictions, mean_and_error
 
 DRAWS = 1000
@@ -47,12 +47,12 @@ def paired_difference(metric: str, ours: Mapping[int, Predictions], theirs: Mapp
     if not seeds:
         raise ValueError(f"no seed is shared: {_listed(ours)} against {_listed(theirs)}")
     pairs = [_aligned([ours[number], theirs[number], ours[seeds[0]]])[:2] for number in seeds]
-    values = [metric_function(metric)(one.predicted, one.target) - metric_function(metric)(other.predicted, other.target)
-              for one, other in pairs]
-    generator, rows = np.random.default_rng(seed), len(pairs[0][0].uid)
-    resampled = [tuple(metric_of_resamples(metric, run.predicted, run.target) for run in pair) for pair in pairs]
+    values = [compute_metric(metric, one.predicted, one.target, one.group)
+              - compute_metric(metric, other.predicted, other.target, other.group) for one, other in pairs]
+    generator, units = np.random.default_rng(seed), count_units(pairs[0][0].group, len(pairs[0][0].uid))
+    resampled = [tuple(metric_of_resamples(metric, run.predicted, run.target, run.group) for run in pair) for pair in pairs]
     drawn_KR = np.concatenate([np.stack([one(weights) - other(weights) for one, other in resampled])
-                               for weights in draw_resamples(generator, rows, draws)], axis=1)
+                               for weights in draw_resamples(generator, units, draws)], axis=1)
     picked = generator.integers(0, len(seeds), (max(len(seeds) - 1, 1), draws))
     means_R = np.take_along_axis(drawn_KR, picked, axis=0).mean(0)
     return Difference(float(np.mean(values)), float(means_R.std(ddof=1)), len(seeds))
@@ -72,7 +72,7 @@ def _aligned(runs: Sequence[Predictions]) -> list[Predictions]:
     ordered = []
     for run in runs:
         order = np.argsort(run.uid, kind="stable")
-        ordered.append(Predictions(run.uid[order], run.predicted[order], run.target[order]))
+        ordered.append(run.take(order))
     first = ordered[0]
     for other in ordered[1:]:
         if not np.array_equal(first.uid, other.uid) or not np.array_equal(first.target, other.target):

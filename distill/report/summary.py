@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from statistics import median
 
+from data_utils.draws import HELD_OUT
 from data_utils.tasks import get_task, task_names
-from distill.config import HELD_OUT
 from distill.report.folder import Run
 from distill.report.paired import Difference, paired_difference
 from distill.report.tables import Column

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_utils.encode import EncodedDataset, encode_texts
-from data_utils.readers import find_folder, read_examples
+from data_utils.encode import EncodedDataset, encode_texts, sequences
+from data_utils.readers import find_file, find_folder, read_examples
 from data_utils.tasks import TASKS, Task
 from distill.progress import bar
 from distill.rundir import write_json
@@ -30,7 +30,7 @@ def corpus_texts(corpus: str, task: Task, data_dir: str) -> Iterator[Iterable[tu
         yield _train_texts(task, data_dir)
     elif corpus == "glue":
         for entry in TASKS:
-            if entry.name in GLUE_CORPUS and (find_folder(entry, data_dir) or Path()).joinpath("train.tsv").is_file():
+            if entry.name in GLUE_CORPUS and find_file(entry.split("train"), find_folder(entry, data_dir) or Path()):
                 yield _train_texts(entry, data_dir)
     elif Path(corpus).suffix == ".json":
         yield from _json_texts(Path(corpus))
@@ -39,7 +39,7 @@ def corpus_texts(corpus: str, task: Task, data_dir: str) -> Iterator[Iterable[tu
 
 
 def _train_texts(task: Task, data_dir: str) -> list[tuple[str, ...]]:
-    return [example.texts for example in read_examples(task, "train", data_dir)]
+    return list(sequences(read_examples(task, "train", data_dir), task.num_choices or 1))
 
 
 def _existing(path: Path) -> Path:

@@ -3,26 +3,35 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from data_utils import demo
-from data_utils.draws import held_out
-from data_utils.readers import DEFAULT_DATA_DIR, find_folder, read_examples
+from data_utils.draws import HELD_OUT, SELECT_ON, split_held_out, split_quiz
+from data_utils.encode import EncodedDataset, untokenised
+from data_utils.readers import DEFAULT_DATA_DIR, find_file, find_folder, read_examples
+from data_utils.submission import check_submission
 from data_utils.tasks import TASKS, get_task, task_names
 
 
 def main(words: list[str]) -> None:
     """`tasks` lists the tasks, `name TASK` prints a task's own spelling, `demo FOLDER` writes the demo task there,
-    `describe DATA_DIR` reads every task that is there, `heldout TASK` prints which train examples are held out."""
+    `describe DATA_DIR` reads every task that is there, `submission TASK FILE` checks a leaderboard's file, `heldout TASK` and
+    `quiz TASK` print which train examples are held out, and which mpdistil asks about."""
     parser = argparse.ArgumentParser(prog="python -m distill data")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("tasks", help="list the tasks")
     actions.add_parser("name", help="a task's own spelling").add_argument("task")
     actions.add_parser("demo", help="write the demo task").add_argument("folder", type=Path)
     actions.add_parser("describe", help="read every task in a folder").add_argument("folder", type=Path)
+    submission = actions.add_parser("submission", help="check a leaderboard's file against the test split that it answers")
+    submission.add_argument("task")
+    submission.add_argument("file", type=Path)
+    submission.add_argument("--data_dir", default=DEFAULT_DATA_DIR, help="folder of the tasks")
     heldout = actions.add_parser("heldout", help="the rows of train, counted from 0, that --select_on heldout holds out")
     heldout.add_argument("task")
     heldout.add_argument("--data_dir", default=DEFAULT_DATA_DIR, help="folder of the tasks")
+    asked = actions.add_parser("quiz", help="the rows of train, counted from 0, that mpdistil asks about")
+    asked.add_argument("task")
+    asked.add_argument("--data_dir", default=DEFAULT_DATA_DIR, help="folder of the tasks")
+    asked.add_argument("--select_on", default=HELD_OUT, choices=SELECT_ON, help="as in training: heldout rows are asked about nowhere")
     given = parser.parse_args(words)
     if given.action == "tasks":
         print(f"tasks: {', '.join(task_names())}")
@@ -31,11 +40,20 @@ def main(words: list[str]) -> None:
     elif given.action == "demo":
         demo.write(given.folder)
         print(f"wrote {given.folder}")
+    elif given.action == "submission":
+        print(f"{given.file}: {check_submission(get_task(given.task), given.file, given.data_dir)} answers, as the leaderboard takes them")
     elif given.action == "heldout":
-        uid = np.array([example.uid for example in read_examples(get_task(given.task), "train", given.data_dir)])
-        print(*uid[held_out(uid)], sep="\n")
+        print(*split_held_out(_train(given))[1].uid, sep="\n")
+    elif given.action == "quiz":
+        train = _train(given)
+        print(*split_quiz(split_held_out(train)[0] if given.select_on == HELD_OUT else train)[1].uid, sep="\n")
     else:
         describe(given.folder)
+
+
+def _train(given: argparse.Namespace) -> EncodedDataset:
+    task = get_task(given.task)
+    return untokenised(read_examples(task, "train", given.data_dir), task)
 
 
 def describe(data_dir: Path) -> None:
@@ -46,5 +64,5 @@ def describe(data_dir: Path) -> None:
         folder = find_folder(task, data_dir)
         if folder is not None:
             rows = ", ".join(f"{split.name} {len(read_examples(task, split.name, data_dir))}"
-                             for split in task.splits if (folder / split.file).is_file())
-            print(f"{task.name:6} {folder}: {rows or 'no file'}")
+                             for split in task.splits if find_file(split, folder))
+            print(f"{task.name:7} {folder}: {rows or 'no file'}")

@@ -11,9 +11,9 @@ from data_utils.metrics import compute_metrics, selection_score
 from data_utils.readers import DEFAULT_DATA_DIR
 from data_utils.tasks import Task, get_task
 from distill import workers
-from distill.evaluate import dev_splits, predict, predictions, score
+from distill.evaluate import dev_splits, judged, predict, score
 from distill.rundir import write_json
-from distill.scores import Scores
+from distill.scores import Predictions, Scores
 from distill.senses.dictionary import SenseDictionary
 from distill.submission import write_submission
 from models.downloaded import open_checkpoint
@@ -40,7 +40,8 @@ def main(words: list[str]) -> None:
     given = parser.parse_args(words)
     task = get_task(given.task)
     named = get_task(task.predicted_by or task.name)
-    opened = open_checkpoint(given.checkpoint, named.name, named.version, named.texts, named.labels, given.tokenizer)
+    opened = open_checkpoint(given.checkpoint, named.name, named.version, named.texts, named.labels, given.tokenizer,
+                             named.num_choices)
     encoder = opened.encoder.to(workers.device())
     if encoder.info.task != named.name:
         raise ValueError(f"{given.checkpoint} was trained on {encoder.info.task}, not on {named.name}")
@@ -90,11 +91,12 @@ def probe_pooling(encoder: Encoder, task: Task, dataset) -> str:
     for pooling in ("cls", "first_token"):
         tried = encoder.with_head_input("continuous")
         tried.info = replace(tried.info, pooling=pooling)
-        found[pooling] = predictions(predict(tried, few), encoder.info.labels, task)
+        found[pooling] = judged(predict(tried, few), encoder.info.labels, few, task)
     usual = encoder.info.pooling
     other = next(pooling for pooling in found if pooling != usual)
-    scores = {pooling: selection_score(compute_metrics(task.metrics, found[pooling], few.target)) for pooling in found}
-    errors = {pooling: row_errors(found[pooling], few.target, task) for pooling in found}
+    scores = {pooling: selection_score(compute_metrics(task.metrics, answers.predicted, answers.target, answers.group))
+              for pooling, answers in found.items()}
+    errors = {pooling: row_errors(answers, task) for pooling, answers in found.items()}
     gain = errors[usual] - errors[other]
     clear = gain.mean() > 2 * gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else False
     chosen = other if clear else usual
@@ -104,6 +106,8 @@ def probe_pooling(encoder: Encoder, task: Task, dataset) -> str:
     return chosen
 
 
-def row_errors(predicted: np.ndarray, target: np.ndarray, task: Task) -> np.ndarray:
+def row_errors(answers: Predictions, task: Task) -> np.ndarray:
     """How wrong each row is: 0 or 1 for classes, the squared difference for scores."""
-    return (predicted - target) ** 2 if task.is_regression else (predicted != target).astype(float)
+    if task.is_regression:
+        return (answers.predicted - answers.target) ** 2
+    return (answers.predicted != answers.target).astype(float)

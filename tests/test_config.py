@@ -14,9 +14,9 @@ from data_utils.tasks import get_task
 from distill import config as config_module
 from distill import engine, recipes
 from distill.__main__ import main
-from distill.config import TrainConfig, differences, digest, parse
+from distill.config import TaskConfig, TrainConfig, differences, digest, parse
 from distill.distillation import DistilConfig
-from distill.recipes import finetune, pkd, relation_kd, self_teaching, sense_kd, tinybert
+from distill.recipes import finetune, mpdistil, pkd, relation_kd, self_teaching, sense_kd, tinybert
 from distill.rundir import RunDir
 from distill.senses.build import SenseConfig
 from distill.senses.dictionary import SenseDictionary
@@ -24,62 +24,21 @@ from distill.verbs.senses import build_senses
 from distill.verbs.train import preset_settings
 from models.encoder import Encoder
 from tests import tiny
+from tests.effects import BESIDE, ENGINE, FINETUNE, MPDISTIL, OWN, SELF_TEACHING, SENSE_KD, SENSES
 
 TASK = "CoLA"
 SMALL = {"bf16": False, "max_steps": 2, "train_batch_size": 8, "learning_rate": 1e-3, "logging_steps": 1}
 
-# field: (its new value, what must look different); a text for the value is the name of a folder of the fixture `places`.
-# "refused": the ValueError names it. Fields that need others changed as well have them in BESIDE.
-ENGINE = {
-    "learning_rate": (2e-3, "weights"), "num_train_epochs": (0.5, "log"), "max_steps": (3, "log"), "train_batch_size": (4, "log"),
-    "max_tokens": (40, "passes"), "optimizer": ("ranger_adabelief", "weights"), "weight_decay": (0.5, "weights"),
-    "max_grad_norm": (0.01, "weights"), "lr_scheduler_type": ("constant", "log"), "warmup_ratio": (0.9, "log"),
-    "warmup_steps": (2, "log"), "seed": (7, "weights"), "bf16": (True, "weights"), "fp16": (True, "refused"),
-    "eval_steps": (1, "log"), "save_steps": (1, "saves"), "logging_steps": (2, "log"), "save_total_limit": (1, "kept"),
-    "eval_on_start": (True, "log"), "compile": (True, "compiled"), "trim_vocabulary": (False, "weights"), "fsdp": (True, "refused"),
-}
-FINETUNE = ENGINE | {
-    "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "model": ("deberta", "weights"), "random_init": (True, "weights"),
-    "layers": ("layers:0,2", "weights"), "pooling": ("mean", "weights"), "head_dropout": (0.5, "weights"),
-    "max_length": (5, "weights"), "select_on": ("heldout", "log"),
-}
-SELF_TEACHING = FINETUNE | {
-    "schedule": ("4,1", "weights"), "kl_weight": (3.0, "weights"), "student_ce_weight": (1.0, "weights"),
-    "detach_teacher": (True, "weights"), "eval_on_start": (False, "log"),
-}
-SENSE_KD = ENGINE | {
-    "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "teacher": ("other teacher", "weights"),
-    "senses": ("these other senses", "weights"), "student": ("layers:0,3", "weights"), "head_input": ("senses", "weights"),
-    "sense_weight": (3.0, "weights"), "ce_weight": (3.0, "weights"), "kl_weight": (3.0, "weights"), "temperature": (5.0, "weights"),
-    "freeze_head": (True, "weights"), "special_senses": (True, "weights"), "max_length": (5, "weights"),
-    "similarity": ("dot", "weights"), "sense_temperature": (4.0, "weights"), "soft_senses": (True, "weights"),
-    "relation_weight": (3.0, "weights"), "relation_heads": (4, "weights"),
-    "cache_dir": ("shared cache", "cache"), "student_layers": ("layers:0,3", "weights"), "max_cache_gib": (0.0, "passes"),
-    "select_on": ("heldout", "log"),
-}
-OWN = {  # what the other recipes add to DistilConfig, whose settings all reach distil(), as sense_kd's do
-    "logit_kd": {}, "pkd": {"cls_weight": (3.0, "weights"), "layer_map": ("last", "weights")},
-    "tinybert": {"hidden_weight": (3.0, "weights"), "attention_weight": (3.0, "weights"), "layer_map": ("skip", "weights"),
-                 "intermediate_share": (0.9, "weights")},
-    "relation_kd": {"relation_weight": (3.0, "weights"), "relation_heads": (4, "weights"), "teacher_layer": (2, "weights")},
-}
-SENSES = {
-    "output_dir": ("elsewhere", "path"), "teacher": ("other teacher", "weights"), "data_dir": ("other glue", "weights"),
-    "corpus": ("glue", "weights"), "num_senses": (2, "weights"), "cap": (5, "weights"), "layer": (1, "weights"), "similarity": ("dot", "chosen"),
-    "max_length": (5, "weights"), "restarts": (4, "weights"), "seed": (7, "weights"), "max_tokens": (100, "passes"),
-    "bf16": (True, "weights"), "fp16": (True, "refused"), "fsdp": (True, "refused"),
-}
-BESIDE = {"num_train_epochs": {"max_steps": 0}, "restarts": {"num_senses": 4}, "save_total_limit": {"save_steps": 1},
-          "relation_heads": {"relation_weight": 1.0}, "student_layers": {"student": "bert"}, "trim_vocabulary": {"data_dir": "other glue"}}  # there a type has no example, and weight decay passes it by
 CLASSES = {"finetune": (finetune.Config, FINETUNE), "self_teaching": (self_teaching.Config, SELF_TEACHING),
-           "sense_kd": (sense_kd.Config, SENSE_KD), "senses": (SenseConfig, SENSES),
+           "sense_kd": (sense_kd.Config, SENSE_KD), "senses": (SenseConfig, SENSES), "mpdistil": (mpdistil.Config, MPDISTIL),
            **{kind: (recipes.load(kind).Config, effects) for kind, effects in OWN.items()}}
 
 
 def settings_of(kind: str) -> set[str]:
     """The settings of a class that its table is to name."""
-    shared = {field.name for field in dataclasses.fields(DistilConfig)} if kind in OWN else set()
-    return {field.name for field in dataclasses.fields(CLASSES[kind][0])} - shared
+    base = DistilConfig if kind in OWN else TaskConfig if kind == "mpdistil" else None
+    shared = {field.name for field in dataclasses.fields(base)} if base else set()
+    return {field.name for field in dataclasses.fields(CLASSES[kind][0])} - shared | ({"output_dir"} if kind == "mpdistil" else set())
 
 
 CASES = [(kind, name) for kind in CLASSES for name in sorted(settings_of(kind))]
@@ -111,6 +70,9 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     pretrained = {**SMALL, "model": places["bert"]}
     given |= {"finetune": pretrained, "self_teaching": pretrained, "senses": {"teacher": places["teacher"], "num_senses": 3},
               "sense_kd": {**SMALL, "teacher": places["teacher"], "senses": places["these senses"], "relation_heads": 8},
+              "mpdistil": {"model": places["bert"], "train_batch_size": 8, "learning_rate": 1e-3, "num_train_epochs": 1.0, "teacher_epochs": 1.0,
+                           "teacher_learning_rate": 1e-3, "num_episodes": 4, "episode_batch_size": 2, "meta_epochs": 2.0, "logging_steps": 1,
+                           "temperature": 2.0},
               "relation_kd": {**SMALL, "teacher": places["teacher"], "relation_heads": 8}}.get(
                   kind, {**SMALL, "teacher": places["teacher"]})
     cfg = config_class(**{**given, **changed})
@@ -136,6 +98,7 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
         seen = {"weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
                 "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log]}
     return {**seen, "passes": passes, "saves": saves, "compiled": compiled, "path": path, "cache": (path / "cache").exists(),
+            "stages": sorted(folder.name for folder in path.glob("stage-*")),
             "kept": sorted(folder.name for folder in path.glob("last*"))}
 
 
@@ -156,7 +119,7 @@ def test_equal_settings_give_equal_runs(places, unchanged, tmp_path, monkeypatch
 @pytest.mark.parametrize("kind, name", CASES)
 def test_every_setting_has_an_effect(kind, name, places, unchanged, tmp_path, monkeypatch):
     config_class, effects = CLASSES[kind]
-    assert name in effects, f"a new setting: say in {kind}'s table here what it changes"
+    assert name in effects, f"a new setting: say in {kind}'s table in effects.py what it changes"
     value, aspect = effects[name]
     value = str(tmp_path / "elsewhere") if value == "elsewhere" else places.get(value, value)
     assert value != getattr(config_class(), name)
@@ -174,7 +137,7 @@ def test_the_tables_name_no_setting_that_is_gone():
     assert set(ENGINE) == {field.name for field in dataclasses.fields(TrainConfig)}
     for kind, (_, effects) in CLASSES.items():
         assert set(effects) == settings_of(kind)
-    assert CLASSES.keys() >= set(recipes.names()), "a new recipe: say here what its settings change"
+    assert CLASSES.keys() >= set(recipes.names()), "a new recipe: say there what its settings change"
 
 
 @pytest.mark.parametrize("config_class", [TrainConfig, *(config for config, _ in CLASSES.values())])

@@ -199,3 +199,15 @@ def test_the_five_scripts_run_in_a_row_from_anywhere_and_with_blanks_in_paths(ti
         value = json.loads((runs / "CoLA" / folder / "scores.json").read_text())["values"]["dev/matthews"]
         assert f"CoLA, head reads continuous states: dev/matthews {100 * value:.2f}" in plain and "head reads chosen senses" in senses
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_mpdistil_trains_on_its_tasks_then_scores_the_student(recorder, tmp_path):
+    runs = tmp_path / "the runs"
+    done = sh("scripts/mpdistil.sh", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("usage: sh scripts/mpdistil.sh TASK") and "COPA" in done.stderr
+    done = sh("scripts/mpdistil.sh", "copa", "--seed", 3, PYTHON=recorder, RUNS=runs, DATA="a folder", TASKS="WiC,WSC", MODEL="minilm")
+    assert done.returncode == 0, done.stderr
+    _, training, scoring = (tmp_path / "words").read_text().split("-m\ndistill\n")
+    assert training.splitlines() == ["train", "mpdistil", "COPA", "--data_dir", "a folder", "--model", "minilm", "--tasks", "WiC,WSC",
+                                     "--student", "truncate:half", "--output_dir", f"{runs}/COPA/mpdistil", "--seed", "3"]
+    assert scoring.splitlines() == ["evaluate", "COPA", "--data_dir", "a folder", "--checkpoint", f"{runs}/COPA/mpdistil"]

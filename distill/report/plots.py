@@ -1,4 +1,5 @@
-"""Plots of a folder of runs, each as PNG and SVG: every loss term over the steps, score against size and against latency."""
+"""Plots of a folder of runs, each as PNG and SVG: every loss term over the steps, what a curriculum's policy chose and was
+rewarded with, score against size and against latency."""
 
 import io
 import re
@@ -43,14 +44,20 @@ def plot(summary: Summary, folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def curves(runs: Sequence[Run]):
-    """A figure of one system on one task: a panel for each term of the loss, unweighted, and one for each score; a line per seed."""
+    """A figure of one system on one task: a panel for each term of the loss, unweighted, one for each score, with a line per seed;
+    of a curriculum the policy's probabilities, with a line per task, and the rewards."""
     logs = {run.seed: RunDir(run.path).logged() for run in runs}
     terms = list(dict.fromkeys(name for log in logs.values() for line in log for name in line.get("terms", {})))
     scores = list(dict.fromkeys(name for log in logs.values() for line in log for name in line.get("scores", {})))
     if not terms:
         raise ValueError("it names no term of the loss")
-    figure, axes = _panels(len(terms) + len(scores), f"{runs[0].row} on {runs[0].task.name}")
-    for axis, name in zip(axes, [*terms, *scores], strict=True):
+    episodes = {seed: [line for line in log if "policy" in line] for seed, log in logs.items()}
+    learns = any(episodes.values())
+    figure, axes = _panels(len(terms) + len(scores) + 2 * learns, f"{runs[0].row} on {runs[0].task.name}")
+    if learns:
+        _draw_policy(axes[-2], episodes)
+        _draw_rewards(axes[-1], episodes)
+    for axis, name in zip(axes, [*terms, *scores]):
         kind, factor = ("terms", 1.0) if name in terms else ("scores", 100.0)
         for index, (seed, log) in enumerate(sorted(logs.items())):
             points = [(line["step"], factor * line[kind][name]) for line in log if name in line.get(kind, {})]
@@ -60,6 +67,27 @@ def curves(runs: Sequence[Run]):
         axis.set(title=title, xlabel="optimiser step", ylabel="mean per item" if kind == "terms" else "score (%)")
     _legend(figure, axes[0])
     return figure
+
+
+def _draw_policy(axis, episodes: dict[int, list[dict]]) -> None:
+    """The probability of every task, the mean over the seeds that reached the episode."""
+    lines = [line for log in episodes.values() for line in log]
+    for index, task in enumerate(lines[0]["policy"]):
+        points = {}
+        for line in lines:
+            points.setdefault(line["episode"], []).append(line["policy"][task])
+        axis.plot(sorted(points), [sum(points[episode]) / len(points[episode]) for episode in sorted(points)],
+                  color=COLOURS[index % len(COLOURS)], linewidth=1.2, label=task)
+    axis.set(title="policy, mean over seeds", xlabel="episode", ylabel="probability", ylim=(0, 1))
+    axis.legend(fontsize=7, frameon=False)
+
+
+def _draw_rewards(axis, episodes: dict[int, list[dict]]) -> None:
+    """The sum of rewards of every episode; a line per seed."""
+    for index, (seed, log) in enumerate(sorted(episodes.items())):
+        axis.plot([line["episode"] for line in log], [line["reward"] for line in log], color=COLOURS[index % len(COLOURS)],
+                  linewidth=1.0, label=f"seed {seed}")
+    axis.set(title="rewards of an episode", xlabel="episode", ylabel="sum")
 
 
 def _weights(logs: dict[int, list[dict]], term: str) -> str:

@@ -1,0 +1,141 @@
+"""MPDistil's meta-teacher and what the student is measured against it (mpdistil.md 2, stages 3 and 4).
+
+The meta-teacher is the teacher with another last layer: the encoder stays as it is, and what the last layer reads of a quiz
+example, by teacher (t) and student (s), is computed once.
+
+    collaborative   1/2 CE(f(t), y) + 1/2 CE(f(s), y)
+    competitive     CE(f(t), y) + doubt(f(t), y) - doubt(f(s), y)        doubt: 1 - p(y)
+
+For scores: squared errors in place of CE, absolute errors in place of doubt. Differs: doubt is 1 - p(y) where the code has
+-p(y), which moves the sum by a constant.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_utils.batching import Batch
+from data_utils.encode import EncodedDataset
+from data_utils.tasks import Task
+from distill import workers
+from distill.evaluate import predict
+from distill.losses import absolute_error, cross_entropy, doubt, squared_error
+from distill.objective import Objective
+from distill.precision import autocast
+from models.encoder import Encoder
+from models.multitask import MultiTask
+
+REWARDS = ("binary", "real")
+
+
+def features(encoder: Encoder, dataset: EncodedDataset) -> np.ndarray:
+    """What the head's last layer reads of every example: [N, choices, D]."""
+    def read(outputs):
+        return encoder.head.features(outputs.pooled).unflatten(0, (-1, encoder.info.choices or 1))
+    return predict(encoder, dataset, read)
+
+
+class Answering:
+    """How right a task's answers are, for classes and for scores alike."""
+
+    def __init__(self, task: Task):
+        low, high = task.score_range or (0, 1)
+        self.span = high - low
+        self.is_regression = task.is_regression
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy, or the squared error of scores as shares of their range: [B]."""
+        return squared_error(logits / self.span, target / self.span) if self.is_regression else cross_entropy(logits, target)
+
+    def doubt(self, logits: Tensor, target: Tensor) -> Tensor:
+        """One less the probability of the right class, or the absolute error as a share of the range: [B]."""
+        return absolute_error(logits, target) / self.span if self.is_regression else doubt(logits, target)
+
+
+class MetaTeaching(Objective):
+    """The last layer of the meta-teacher's head, over examples whose features are known by uid."""
+
+    def __init__(self, task: Task, quiz: EncodedDataset, teacher: np.ndarray, student: np.ndarray, compete: bool):
+        super().__init__()
+        self.answering, self.compete = Answering(task), compete
+        self.row_of = {int(uid): row for row, uid in enumerate(quiz.uid)}
+        self.register_buffer("teacher", torch.from_numpy(teacher), persistent=False)
+        self.register_buffer("student", torch.from_numpy(student), persistent=False)
+        self.term_weights = {"teacher": 1.0, "teacher_doubt": 1.0, "student_doubt": -1.0} if compete else {"teacher": 0.5, "student": 0.5}
+
+    def counts(self, batch):
+        return dict.fromkeys(self.term_weights, len(batch))
+
+    def weights(self, progress):
+        return self.term_weights
+
+    def forward(self, meta: Encoder, batch, progress):
+        rows = torch.tensor([self.row_of[int(uid)] for uid in batch.uid], device=self.teacher.device)
+        own, its = (meta.head.classify(known[rows].flatten(0, 1)).view(len(rows), -1) for known in (self.teacher, self.student))
+        terms = {"teacher": self.answering.loss(own, batch.target), "student": self.answering.loss(its, batch.target),
+                 "teacher_doubt": self.answering.doubt(own, batch.target), "student_doubt": self.answering.doubt(its, batch.target)}
+        return {name: terms[name].sum() for name in self.term_weights}
+
+
+class Learning(Objective):
+    """The student's own loss in the curriculum: the labels of whichever task, and its doubt of them where it competes."""
+
+    def __init__(self, tasks: dict[str, Task], compete: bool):
+        super().__init__()
+        self.answering = {name: Answering(task) for name, task in tasks.items()}
+        self.term_weights = {"label": 1.0, "doubt": 1.0} if compete else {"label": 1.0}
+
+    def counts(self, batch):
+        return dict.fromkeys(self.term_weights, len(batch))
+
+    def weights(self, progress):
+        return self.term_weights
+
+    def forward(self, student: MultiTask, batch: Batch, progress):
+        logits, answering = student(batch).logits, self.answering[batch.task]
+        idle = 0.0 * sum(parameter.sum() for parameter in student.parameters() if parameter.requires_grad)  # ranks wait for all gradients
+        terms = {"label": answering.loss(logits, batch.target), "doubt": answering.doubt(logits, batch.target)}
+        return {name: terms[name].sum() + idle for name in self.term_weights}
+
+
+class QuizObserver:
+    """A curriculum's view of a student on the main task's quiz (an Observer).
+
+    State: the mean over the quiz examples of what the head's last layer reads, then each task's latest loss, then the latest
+    action, one-hot. `fixed`: a fixed random projection of the head's weights instead, as published.
+    Reward: the mean over the examples of p_student(y) - p_meta(y), or of whether it is above 0 (`binary`); for scores of the
+    differences of absolute errors.
+    """
+
+    def __init__(self, tasks: dict[str, Task], main: str, quiz: EncodedDataset, meta_logits: np.ndarray, width: int, cfg, reward: str,
+                 fixed: bool):
+        self.tasks, self.main, self.cfg, self.reward, self.fixed = list(tasks), main, cfg, reward, fixed
+        self.answering = {name: Answering(task) for name, task in tasks.items()}
+        self.width = width if fixed else width + 2 * len(tasks)
+        target = torch.from_numpy(quiz.target)
+        doubts = self.answering[main].doubt(torch.from_numpy(meta_logits), target)
+        self.meta_doubt = dict(zip(quiz.uid.tolist(), doubts.tolist(), strict=True))
+        self.projection = torch.randn(width, generator=torch.Generator().manual_seed(cfg.seed)) / width ** 0.5
+
+    @torch.no_grad()
+    def look(self, student: MultiTask, quiz: Batch, action: int = -1, batch: Batch | None = None, before: Tensor | None = None):
+        student.eval()
+        logits, read = self._answer(student, quiz)
+        gain = torch.tensor([self.meta_doubt[int(uid)] for uid in quiz.uid]) - self.answering[self.main].doubt(logits, quiz.target)
+        reward = float((gain > 0).float().mean() if self.reward == "binary" else gain.mean())
+        if self.fixed:
+            return student.head.dense.weight.float().cpu() @ self.projection, reward
+        losses = torch.zeros(len(self.tasks)) if before is None else before[len(read):len(read) + len(self.tasks)].clone()
+        taken = torch.zeros(len(self.tasks))
+        if batch is not None:
+            losses[action] = self.answering[batch.task].loss(self._answer(student, batch)[0], batch.target).mean()
+            taken[action] = 1.0
+        return torch.cat([read, losses, taken]), reward
+
+    def _answer(self, student: MultiTask, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits, and the mean of what the main task's last layer reads; on the CPU, float32."""
+        moved = batch.to(workers.device())
+        with autocast(self.cfg, workers.device()):
+            outputs = student(moved)
+            read = student.head.features(outputs.pooled)
+        return outputs.logits.float().cpu(), read.float().mean(0).cpu()

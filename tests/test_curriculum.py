@@ -1,0 +1,158 @@
+"""The curriculum: what it draws, what it credits, that it learns where there is something to learn, that it resumes exactly."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data_utils.batching import TaskBatches
+from data_utils.encode import EncodedDataset
+from distill.curriculum import Curriculum, Settings, returns_to_go
+
+TASKS = ("main", "helps", "hurts", "harms")
+
+
+def pool(rows: int) -> EncodedDataset:
+    return EncodedDataset(np.arange(rows), np.arange(3 * rows, dtype=np.int32), np.arange(0, 3 * rows + 1, 3), np.full(rows, 3), np.arange(rows) % 2)
+
+
+class World:
+    """A student that is one number, its skill: a batch of `helps` raises it, those of `hurts` and `harms` lower it; it
+    is forgotten slowly. The reward is the skill, with noise that no action explains. `shuffled`: rewards of other steps."""
+
+    width = 6
+
+    def __init__(self, seed: int, shuffled: bool = False):
+        self.draw, self.shuffled, self.past = np.random.default_rng(seed), shuffled, []
+
+    def look(self, student, quiz, action=-1, batch=None, before=None):
+        student.eval()
+        if batch is not None:
+            assert batch.task == TASKS[action] and quiz.task == "main"
+            student.skill = 0.7 * student.skill + {"main": 0.0, "helps": 0.3, "hurts": -0.3, "harms": -0.3}[batch.task]
+        reward = float(student.skill + 0.1 * self.draw.standard_normal())
+        self.past.append(reward)
+        if self.shuffled:
+            reward = self.past[self.draw.integers(len(self.past))]
+        state = torch.zeros(self.width)
+        state[action], state[4], state[5] = float(action >= 0), student.skill, 1.0
+        return state, reward
+
+
+class Student(nn.Module):
+    skill = 0.0
+
+
+def live(settings: Settings, seed: int, episodes: int, shuffled: bool = False) -> tuple[Curriculum, list[dict]]:
+    records = []
+    stream = Curriculum({task: pool(160 if task == "main" else 40) for task in TASKS}, 0, World(seed, shuffled), Student(), settings, records.append)
+    for step in range(episodes * stream.steps_per_epoch):
+        stream.next()
+        stream.observe(stream.student, step + 1)
+    return stream, records
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_policy_learns_which_task_helps_and_with_shuffled_rewards_it_does_not(seed):
+    """Chance is a quarter."""
+    settings = Settings(learning_rate=1e-2, seed=seed)
+    _, records = live(settings, seed, 200)
+    assert len(records) == 200 and records[0]["policy"]["helps"] < 0.5
+    late = {task: np.mean([record["policy"][task] for record in records[-20:]]) for task in TASKS}
+    assert late["helps"] > 0.6 and max(late["hurts"], late["harms"]) < 0.2
+    _, blind = live(settings, seed, 200, shuffled=True)
+    assert np.mean([record["policy"]["helps"] for record in blind[-20:]]) < 0.5
+
+
+def test_returns_run_from_their_own_step_on():
+    assert returns_to_go([1.0, 0.0, 2.0], 0.5).tolist() == [1.5, 1.0, 2.0]
+    assert returns_to_go([], 0.5).tolist() == []
+
+
+def test_the_policys_gradient_is_that_of_reinforce():
+    stream = Curriculum({task: pool(8) for task in TASKS}, 0, World(0), Student(), Settings())
+    states, actions, advantage = torch.randn(7, 6), torch.tensor([0, 3, 2, 1, 1, 0, 2]), torch.randn(7)
+    log = torch.log_softmax(stream.policy(states), -1)[torch.arange(7), actions]
+    expected = torch.autograd.grad(-(advantage * log).mean(), list(stream.policy.parameters()))
+    norm = torch.sqrt(sum(gradient.square().sum() for gradient in expected))
+    stream._ascend(states, actions, advantage)
+    for parameter, gradient in zip(stream.policy.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient / max(1.0, norm.item()))
+    stream._ascend(states, actions, 100 * advantage)
+    assert torch.sqrt(sum(parameter.grad.square().sum() for parameter in stream.policy.parameters())).item() == pytest.approx(1.0)
+
+
+def test_an_action_is_credited_with_the_reward_that_follows_its_step():
+    class Told(World):
+        def look(self, student, quiz, action=-1, batch=None, before=None):
+            return torch.full((self.width,), float(action)), float(action)
+    stream = Curriculum({task: pool(40) for task in TASKS}, 0, Told(0), Student(), Settings())
+    for step in range(3):
+        batch = stream.next()
+        stream.observe(stream.student, step + 1)
+        state, action, reward = stream.episode[-1]
+        assert batch.task == TASKS[action] and reward == action, "its own"
+        assert state[0] == (stream.episode[-2][1] if step else -1), "the state before it"
+
+
+@pytest.mark.parametrize("policy, drawn", [("main", {"main"}), ("random", set(TASKS))])
+def test_controls_draw_the_main_task_alone_or_all_evenly_and_learn_nothing(policy, drawn):
+    stream, records = live(Settings(policy=policy), 0, 20)
+    before = Curriculum({task: pool(8) for task in TASKS}, 0, World(0), Student(), Settings(policy=policy)).policy.weight
+    assert torch.equal(stream.policy.weight, before)
+    counts = {task: sum(record["actions"][task] for record in records) for task in TASKS}
+    assert {task for task in TASKS if counts[task]} == drawn and sum(counts.values()) == 400
+    if policy == "random":
+        assert min(counts.values()) > 60
+
+
+def test_a_step_per_episode_gives_all_its_batches_at_once_and_the_student_stands_still():
+    stream, records = live(Settings(per_episode=True, seed=3), 0, 5)
+    assert stream.steps_per_epoch == 1 and len(records) == 5 and stream.position == 5 * 20
+    step = stream.next()
+    assert isinstance(step, TaskBatches) and len(step.parts) == 20 and len(step) == 160 and stream.student.training
+    halves = [step.shard(rank, 2) for rank in (0, 1)]
+    assert sorted(uid for half in halves for part in half.parts for uid in part.uid.tolist()) == sorted(uid for part in step.parts for uid in part.uid.tolist())
+    assert all(len({part.task}) == 1 for part in step.split(30)) and sum(map(len, step.split(30))) == 160
+
+
+def test_an_episode_is_one_pass_over_the_quiz():
+    stream = Curriculum({task: pool(21) for task in TASKS}, 0, World(0), Student(), Settings())
+    seen = []
+    for step in range(6):
+        seen.append(stream._quiz().uid.tolist())
+        stream.next()
+        stream.observe(stream.student, step + 1)
+    assert stream.steps_per_episode == 3 and sorted(sum(seen[:3], [])) == sorted(sum(seen[3:], [])) == list(range(21)) and seen[:3] != seen[3:]
+
+
+def test_it_goes_on_from_any_step_as_if_nothing_had_happened():
+    whole = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), Settings(learning_rate=0.1))
+    drawn = []
+    for step in range(14):
+        drawn.append(whole.next())
+        whole.observe(whole.student, step + 1)
+    for stop in (1, 3, 5, 9):
+        first = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), Settings(learning_rate=0.1))
+        for step in range(stop):
+            first.next()
+            first.observe(first.student, step + 1)
+        second = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), Settings(learning_rate=0.1))
+        second.load_state_dict(first.state_dict())
+        for step in range(stop, 14):
+            batch = second.next()
+            assert batch.task == drawn[step].task and torch.equal(batch.uid, drawn[step].uid)
+            second.observe(second.student, step + 1)
+        assert torch.equal(second.policy.weight, whole.policy.weight) and second.position == 14
+        assert str(second.optimizer.state_dict()) == str(whole.optimizer.state_dict())
+
+
+class Pure(World):
+    """A world whose rewards are a function of the action alone."""
+
+    def __init__(self):
+        super().__init__(0)
+
+    def look(self, student, quiz, action=-1, batch=None, before=None):
+        state = torch.linspace(0, 1, self.width) * (action + 2)
+        return state, float(np.sin(3 * action))

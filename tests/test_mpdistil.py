@@ -1,0 +1,296 @@
+"""MPDistil: its four fits, its ablations, the preset of the published code, and exact resume in the middle of the curriculum."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_utils.batching import TrainStream, collate
+from data_utils.draws import quiz, split_held_out, split_quiz
+from data_utils.tasks import get_task
+from distill.__main__ import main
+from distill.curriculum import Curriculum
+from distill.evaluate import encode_split, predict
+from distill.meta_teacher import Answering, Learning, MetaTeaching, QuizObserver, features
+from distill.recipes import mpdistil
+from distill.report import plots
+from distill.report.folder import find_runs
+from distill.report.summary import Summary
+from models.checkpoint import load_encoder
+from models.encoder import TaskInfo
+from models.multitask import MultiTask
+from tests import tiny
+from tests.training import assert_same, left_behind, settings
+
+OTHERS = "RTE,STS-B"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tiny.write_superglue(tmp_path_factory.mktemp("tasks"), rows=40)
+    tiny.write_glue(folder)
+    return folder
+
+
+def words(data: Path, model: Path, out: Path, *more, task: str = "COPA") -> list[str]:
+    given = {"--model": model, "--data_dir": data, "--output_dir": out, "--tasks": OTHERS, "--bf16": False, "--train_batch_size": 8,
+             "--num_train_epochs": 1, "--teacher_epochs": 2, "--teacher_learning_rate": 1e-3, "--meta_epochs": 2, "--num_episodes": 4,
+             "--episode_batch_size": 2, "--select_on": "dev", "--logging_steps": 2, "--temperature": 1}
+    return [str(word) for word in ("train", "mpdistil", task, *(part for pair in given.items() for part in pair), *more)]
+
+
+def policy_lines(run: Path) -> list[dict]:
+    return [line for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "policy" in line]
+
+
+@pytest.fixture(scope="module")
+def made(data, tiny_bert, tmp_path_factory) -> Path:
+    """A whole run with all defaults of method; COPA's quiz has 4 examples, an episode 2 actions."""
+    out = tmp_path_factory.mktemp("mpdistil") / "run"
+    assert main(words(data, tiny_bert, out)) == 0
+    return out
+
+
+# ---- parts
+
+
+def test_the_quiz_is_a_tenth_of_every_class_and_depends_on_rows_alone():
+    target = np.array([0] * 70 + [1] * 25 + [2] * 3)
+    uid = np.arange(98)
+    asked = quiz(uid, target)
+    assert [int(asked[target == kind].sum()) for kind in range(3)] == [7, 2, 1]
+    order = np.random.default_rng(0).permutation(98)
+    assert np.array_equal(quiz(uid[order], target[order]), asked[order])
+    assert np.flatnonzero(asked).tolist() == [1, 6, 10, 11, 45, 54, 61, 86, 88, 97], "published: the same for all time"
+
+
+def test_the_quiz_never_parts_a_group(data, tiny_bert, superglue_teachers):
+    train = encode_split(load_encoder(superglue_teachers["MultiRC"]), get_task("MultiRC"), "train", str(data))
+    rest, asked = split_quiz(train)
+    assert len(asked) == 12 and not set(rest.group) & set(asked.group) and len(rest) + len(asked) == len(train)
+
+
+def test_the_verb_prints_the_rows_that_training_asks_about(data, tiny_bert, made, capsys):
+    whole = encode_split(load_encoder(made / "best"), get_task("COPA"), "train", str(data))
+    for select_on, train in (("dev", whole), ("heldout", split_held_out(whole)[0])):
+        assert main(["data", "quiz", "COPA", "--data_dir", str(data), "--select_on", select_on]) == 0
+        assert list(map(int, capsys.readouterr().out.split())) == split_quiz(train)[1].uid.tolist()
+
+
+def test_answers_are_judged_by_hand_computed_values():
+    classes, scores = Answering(get_task("RTE")), Answering(get_task("STS-B"))
+    logits, target = torch.tensor([[0.0, np.log(3.0)]]), torch.tensor([1])
+    assert classes.loss(logits, target).item() == pytest.approx(-np.log(0.75)) and classes.doubt(logits, target).item() == pytest.approx(0.25)
+    assert scores.loss(torch.tensor([[2.0]]), torch.tensor([4.5])).item() == pytest.approx(0.25)
+    assert scores.doubt(torch.tensor([[2.0]]), torch.tensor([4.5])).item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("compete", [False, True])
+def test_the_meta_teacher_is_asked_with_and_against_the_student(compete, data, superglue_teachers):
+    meta = load_encoder(superglue_teachers["COPA"]).eval()
+    task, asked = get_task("COPA"), encode_split(meta, get_task("COPA"), "dev", str(data))
+    own = features(meta, asked)
+    assert own.shape == (8, 2, 32)
+    np.testing.assert_allclose(meta.head.classify(torch.from_numpy(own).flatten(0, 1)).view(8, 2).detach().numpy(), predict(meta, asked), atol=1e-6)
+    its = np.random.default_rng(0).normal(size=own.shape).astype(np.float32)
+    objective, batch = MetaTeaching(task, asked, own, its, compete), collate(asked, np.array([3, 1]), "COPA", 0)
+    found = objective(meta, batch, 0.0)
+    probabilities = [meta.head.classify(torch.from_numpy(known[[3, 1]]).flatten(0, 1)).view(2, 2).softmax(-1) for known in (own, its)]
+    right = [p[torch.arange(2), batch.target] for p in probabilities]
+    expected = {"teacher": -right[0].log(), "teacher_doubt": 1 - right[0], "student_doubt": 1 - right[1]} if compete \
+        else {"teacher": -right[0].log(), "student": -right[1].log()}
+    assert found.keys() == expected.keys() == objective.weights(0).keys()
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value.sum().item(), rel=1e-5)
+    assert objective.weights(0) == ({"teacher": 1.0, "teacher_doubt": 1.0, "student_doubt": -1.0} if compete else {"teacher": 0.5, "student": 0.5})
+
+
+@pytest.fixture
+def several(superglue_teachers) -> MultiTask:
+    torch.manual_seed(0)
+    return MultiTask(load_encoder(superglue_teachers["COPA"]), [TaskInfo("STS-B", 1, ("a", "b"), (), "mean"), TaskInfo("RTE", 1, ("a", "b"), ("x", "y"), "mean")])
+
+
+def test_a_task_is_answered_by_its_own_head_and_what_is_exported_answers_alone(several, data, tmp_path):
+    asked = encode_split(several, get_task("COPA"), "dev", str(data))
+    alone = predict(several, asked)
+    batch = collate(asked, np.arange(3), "COPA", 0)
+    several.eval()
+    shapes = {"COPA": (3, 2), "STS-B": (6, 1), "RTE": (6, 2)}
+    for task, shape in shapes.items():
+        one = type(batch)(task, batch.uid, batch.input_ids, batch.attention_mask, batch.token_type_ids, batch.target, batch.choices)
+        assert several(one).logits.shape == shape
+    several.heads["RTE"].out.weight.data.fill_(7)
+    several.export(tmp_path)
+    np.testing.assert_allclose(predict(load_encoder(tmp_path), asked), alone, atol=1e-6)
+    several.save(tmp_path)
+    fresh = MultiTask(several, list(several.infos.values())[1:])
+    fresh.restore(tmp_path)
+    assert (fresh.heads["RTE"].out.weight == 7).all()
+
+
+@pytest.mark.parametrize("reward", ["binary", "real"])
+def test_the_observer_rewards_being_surer_than_the_meta_teacher(reward, several, data):
+    tasks = {name: get_task(name) for name in ("COPA", "STS-B", "RTE")}
+    asked = encode_split(several, tasks["COPA"], "dev", str(data))
+    meta = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    observer = QuizObserver(tasks, "COPA", asked, meta, several.width, settings(), reward, fixed=False)
+    batch = collate(asked, np.array([0, 5, 6]), "COPA", 0)
+    several.train()
+    state, found = observer.look(several, batch)
+    ours, theirs = (torch.tensor(logits[[0, 5, 6]]).softmax(-1)[torch.arange(3), batch.target] for logits in (predict(several, asked), meta))
+    expected = (ours > theirs).float().mean() if reward == "binary" else (ours - theirs).mean()
+    assert found == pytest.approx(expected.item(), abs=1e-5) and not state.requires_grad and state.shape == (32 + 6,)
+    assert state[32:].tolist() == [0.0] * 6
+    np.testing.assert_allclose(state[:32], features(several, asked)[[0, 5, 6]].reshape(6, 32).mean(0), atol=1e-5)
+    after, _ = observer.look(several, batch, 0, batch, before=state)
+    loss = -ours.log().mean().item()
+    assert after[32:].tolist() == pytest.approx([loss, 0, 0, 1, 0, 0], abs=1e-5)
+
+
+def test_the_published_state_is_a_function_of_the_heads_weights_alone(several, data):
+    asked = encode_split(several, get_task("COPA"), "dev", str(data))
+    observer = QuizObserver({"COPA": get_task("COPA")}, "COPA", asked, np.zeros((8, 2), np.float32), several.width, settings(), "real", fixed=True)
+    one, other = (observer.look(several, collate(asked, np.array([row]), "COPA", 0))[0] for row in (0, 3))
+    assert torch.equal(one, other) and one.shape == (32,)
+    several.head.dense.weight.data.add_(1)
+    assert not torch.equal(observer.look(several, collate(asked, np.array([0]), "COPA", 0))[0], one)
+
+
+def test_every_head_has_a_gradient_in_every_step(several, data):
+    """Ranks wait for each other's."""
+    asked = encode_split(several, get_task("COPA"), "dev", str(data))
+    terms = Learning({"COPA": get_task("COPA")}, compete=True)(several, collate(asked, np.arange(2), "COPA", 0), 0.0)
+    sum(terms.values()).backward()
+    assert all(parameter.grad is not None for parameter in several.parameters())
+    assert several.heads["RTE"].out.weight.grad.abs().sum() == 0 < several.head.out.weight.grad.abs().sum()
+
+
+# ---- whole runs
+
+
+def test_the_four_fits_leave_their_models_scores_and_the_policys_diary(made, data):
+    assert {path.name for path in made.glob("stage-*")} == {"stage-teacher", "stage-student", "stage-meta", "stage-heads"}
+    assert all((made / f"stage-{name}/DONE").exists() for name in ("teacher", "student", "meta", "heads"))
+    teacher, meta, student = (load_encoder(made / path) for path in ("stage-teacher/best", "stage-meta/best", "best"))
+    assert (teacher.depth, meta.depth, student.depth) == (4, 4, 2) and student.info.choices == 2
+    for name, tensor in teacher.state_dict().items():
+        assert torch.equal(tensor, meta.state_dict()[name]) == (not name.startswith("head.out")), f"{name}: the last layer alone learns"
+    found = json.loads((made / "scores.json").read_text())
+    assert found["selected_on"] == "dev" and predict(student, encode_split(student, get_task("COPA"), "dev", str(data))).shape == (8, 2)
+    diary = policy_lines(made)
+    assert [line["episode"] for line in diary] == [1, 2, 3, 4] and all(sum(line["actions"].values()) == 2 for line in diary)
+    assert all(line["policy"].keys() == {"COPA", "RTE", "STS-B"} and sum(line["policy"].values()) == pytest.approx(1) for line in diary)
+    terms = [line["terms"].keys() for line in map(json.loads, (made / "log.jsonl").read_text().splitlines()) if "terms" in line]
+    assert terms[0] == {"label", "doubt"}
+    studied = next(line for line in map(json.loads, (made / "stage-student/log.jsonl").read_text().splitlines()) if "terms" in line)
+    assert studied["terms"].keys() == {"ce", "kl", "cls"} and studied["weights"] == pytest.approx({"ce": 0.5, "kl": 0.5, "cls": 100 / 32})
+
+
+@pytest.mark.parametrize("kills", [[3], [1, 2, 1], [5, 1]])
+def test_a_run_killed_anywhere_in_the_curriculum_goes_on_bit_for_bit(kills, made, data, tiny_bert, tmp_path, monkeypatch):
+    """Each number: the steps of the curriculum that a sitting gets; checkpoints after every second."""
+    command = words(data, tiny_bert, tmp_path / "run", "--save_steps", 1)
+    following = Curriculum.next
+    for left in kills:
+        def limited(stream, budget=[left]):
+            if not budget[0]:
+                raise KeyboardInterrupt
+            budget[0] -= 1
+            return following(stream)
+        monkeypatch.setattr(Curriculum, "next", limited)
+        assert main(command) == 130
+    monkeypatch.setattr(Curriculum, "next", following)
+    assert main(command) == 0
+    undisturbed = tmp_path / "undisturbed"
+    assert main(words(data, tiny_bert, undisturbed, "--save_steps", 1)) == 0
+    assert_same(left_behind(tmp_path / "run"), left_behind(undisturbed))
+    assert policy_lines(tmp_path / "run") == policy_lines(undisturbed) == policy_lines(made)
+
+
+def test_a_run_killed_in_an_earlier_fit_goes_on_from_there(made, data, tiny_bert, tmp_path, monkeypatch):
+    following, budget = TrainStream.next, [13]
+
+    def limited(stream):
+        if not budget[0]:
+            raise KeyboardInterrupt
+        budget[0] -= 1
+        return following(stream)
+    monkeypatch.setattr(TrainStream, "next", limited)
+    assert main(words(data, tiny_bert, tmp_path)) == 130
+    assert (tmp_path / "stage-teacher/DONE").exists() and not (tmp_path / "DONE").exists()
+    monkeypatch.setattr(TrainStream, "next", following)
+    assert main(words(data, tiny_bert, tmp_path)) == 0
+    assert_same(left_behind(tmp_path), left_behind(made))
+
+
+def test_variants_share_the_fits_that_they_have_in_common(made, data, tiny_bert, tmp_path, monkeypatch, capsys):
+    shared = ("--stages_dir", tmp_path / "stages")
+    assert main(words(data, tiny_bert, tmp_path / "one", *shared)) == 0
+    assert_same(left_behind(tmp_path / "one"), left_behind(made))
+    fitted = []
+    monkeypatch.setattr(mpdistil, "fit", lambda *given, fit=mpdistil.fit: fitted.append(given[4].path.name) or fit(*given))
+    assert main(words(data, tiny_bert, tmp_path / "two", *shared, "--policy", "random", "--compete", False)) == 0
+    assert fitted == ["two"] and not list((tmp_path / "two").glob("stage-*"))
+    assert main(words(data, tiny_bert, tmp_path / "three", *shared, "--use_comp_loss", True)) == 0
+    assert fitted == ["two", "stage-meta-competing", "three"]
+    assert main(words(data, tiny_bert, tmp_path / "four", *shared, "--tasks", "RTE")) == 1
+    assert "stage-heads holds a run with other settings (tasks: RTE,STS-B -> RTE)" in capsys.readouterr().err
+    assert main(words(data, tiny_bert, tmp_path / "five", *shared, "--teacher_epochs", 5)) == 1
+    assert "stage-teacher holds a run with other settings (teacher_epochs: 2.0 -> 5.0)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more, expected", [
+    (("--policy", "main"), {"COPA"}), (("--policy", "random"), {"COPA", "RTE", "STS-B"}), (("--compete", False), None),
+    (("--use_comp_loss", True, "--reward_function", "real"), None), (("--tasks", ""), {"COPA"})])
+def test_variants_and_ablations_are_a_flag_each(more, expected, data, tiny_bert, tmp_path):
+    assert main(words(data, tiny_bert, tmp_path, "--num_episodes", 8, *more)) == 0
+    drawn = {task for line in policy_lines(tmp_path) for task, count in line["actions"].items() if count}
+    assert expected is None or drawn == expected
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert ("doubt" in next(line["terms"] for line in log if "terms" in line)) == ("--compete" not in more)
+
+
+def test_the_preset_paper_keeps_the_published_schedule(data, tiny_bert, tmp_path):
+    assert main(words(data, tiny_bert, tmp_path, "--preset", "paper", "--num_train_epochs", 2, "--temperature", 5)) == 0
+    stages = sorted(path.name for path in tmp_path.glob("stage-*"))
+    assert stages == ["stage-heads", "stage-meta-00", "stage-meta-01", "stage-student-00", "stage-student-01", "stage-teacher"]
+    cfg = json.loads((tmp_path / "config.json").read_text())
+    assert (cfg["soft_loss"], cfg["layer_map"], cfg["schedule"], cfg["step_every"], cfg["pooling"]) == ("mse_prob", "first", "interleaved", "episode", "cls")
+    studied = next(line for line in map(json.loads, (tmp_path / "stage-student-01/log.jsonl").read_text().splitlines()) if "terms" in line)
+    assert studied["terms"].keys() == {"ce", "mse_prob", "cls"}
+    last = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()][-1]
+    assert last["step"] == 4 == len(policy_lines(tmp_path)), "a step an episode"
+
+
+def test_a_regression_task_is_studied_too(data, tiny_bert, tmp_path):
+    assert main(words(data, tiny_bert, tmp_path, "--tasks", "COPA", task="STS-B")) == 0
+    assert set(json.loads((tmp_path / "scores.json").read_text())["values"]) == {"dev/pearson", "dev/spearman"}
+
+
+def test_the_policy_is_plotted(made, tmp_path):
+    (found,), _ = find_runs(made)
+    figure = plots.curves(Summary([found]).of(found.row))
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[-2:] == ["policy, mean over seeds", "rewards of an episode"]
+    assert [line.get_label() for line in figure.axes[-2].lines] == ["COPA", "RTE", "STS-B"]
+    assert figure.axes[-2].lines[0].get_xydata()[:, 0].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("more, message", [
+    (("--tasks", "COPA"), "--tasks COPA: expected the other tasks, each once"), (("--tasks", "RTE,rte"), "expected the other tasks, each once"),
+    (("--tasks", "nothing"), "unknown task 'nothing'"), (("--fsdp", True, "--trim_vocabulary", False), "--fsdp: MPDistil's fits"),
+    (("--policy", "greedy"), "--policy greedy: expected learned or random or main"), (("--tasks", "WiC"), "WiC")])
+def test_mistakes_are_said_in_one_line(more, message, data, tiny_bert, tmp_path, capsys):
+    assert main(words(data, tiny_bert, tmp_path / "run", *more)) == 1
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_the_training_settings_reach_every_fit():
+    cfg = mpdistil.Config(seed=7, max_length=9, weight_decay=0.5, select_on="heldout", pooling="cls", head_dropout=0.2, data_dir="here")
+    stage = mpdistil._stage_config(cfg, learning_rate=0.25)
+    for name in ("seed", "max_length", "weight_decay", "select_on", "pooling", "head_dropout", "data_dir", "model"):
+        assert getattr(stage, name) == getattr(cfg, name)
+    assert stage.learning_rate == 0.25

@@ -150,8 +150,7 @@ class RunDir:
             raise SaveError(f"cannot use the run directory {self.path}: {error.strerror or error}") from error
         made = self._has_made_something()
         if made:
-            self._check_config(config)
-            self._check_facts(facts)
+            self._check(config, facts)
         write_json(self.path / "config.json", config)
         if not made or not (self.path / "origin.json").exists():
             write_json(self.path / "origin.json", {**origin(sys.argv), **facts})
@@ -168,6 +167,14 @@ class RunDir:
         """Whether there is more than a begun run's own notes; until then its settings may still be corrected."""
         notes = {".lock", "config.json", "origin.json"}
         return any(path.is_file() and path.name not in notes for path in self.path.rglob("*"))
+
+    def check(self, config, facts: dict) -> None:
+        """ValueError where the folder holds a run with other settings than `config`, or that read other `facts`."""
+        workers.on_main(lambda: self._check(asdict(config), facts))
+
+    def _check(self, config: dict, facts: dict) -> None:
+        self._check_config(config)
+        self._check_facts(facts)
 
     def _check_config(self, config: dict) -> None:
         file = self.path / "config.json"
@@ -230,3 +237,4 @@ class RunDir:
         write_text(self.done_file, "")
         for folder in (*self.path.glob(f"{self.last.name}.*"), self.cache):
             shutil.rmtree(folder, ignore_errors=True)
+        self._lock = None  # closed, and so given up: whoever goes on from a finished run reads it

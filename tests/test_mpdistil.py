@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_utils.batching import TrainStream, collate
+from data_utils.batching import InTurn, TrainStream, collate
 from data_utils.draws import quiz, split_held_out, split_quiz
 from data_utils.tasks import get_task
 from distill.__main__ import main
@@ -210,18 +210,19 @@ def test_a_run_killed_anywhere_in_the_curriculum_goes_on_bit_for_bit(kills, made
     assert policy_lines(tmp_path / "run") == policy_lines(undisturbed) == policy_lines(made)
 
 
-def test_a_run_killed_in_an_earlier_fit_goes_on_from_there(made, data, tiny_bert, tmp_path, monkeypatch):
-    following, budget = TrainStream.next, [13]
+@pytest.mark.parametrize("stream, left, done", [(TrainStream, 13, "teacher"), (InTurn, 1, "meta")])
+def test_a_run_killed_in_an_earlier_fit_goes_on_from_there(stream, left, done, made, data, tiny_bert, tmp_path, monkeypatch):
+    following, budget = stream.next, [left]
 
-    def limited(stream):
+    def limited(self):
         if not budget[0]:
             raise KeyboardInterrupt
         budget[0] -= 1
-        return following(stream)
-    monkeypatch.setattr(TrainStream, "next", limited)
+        return following(self)
+    monkeypatch.setattr(stream, "next", limited)
     assert main(words(data, tiny_bert, tmp_path)) == 130
-    assert (tmp_path / "stage-teacher/DONE").exists() and not (tmp_path / "DONE").exists()
-    monkeypatch.setattr(TrainStream, "next", following)
+    assert (tmp_path / f"stage-{done}/DONE").exists() and not (tmp_path / "DONE").exists()
+    monkeypatch.setattr(stream, "next", following)
     assert main(words(data, tiny_bert, tmp_path)) == 0
     assert_same(left_behind(tmp_path), left_behind(made))
 

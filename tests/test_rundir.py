@@ -139,3 +139,15 @@ def test_a_refusal_on_two_ranks_is_one_line_from_the_first_and_ends_both(tiny_be
     first, second = ([line for line in (tmp_path / f"said{rank}").read_text().splitlines() if "error" in line.lower()
                       or "Traceback" in line] for rank in range(2))
     assert len(first) == 1 and "seed: 42 -> 7" in first[0] and second == []
+
+
+def test_a_run_is_given_up_when_it_is_finished_and_no_sooner(tmp_path):
+    first, second = RunDir(tmp_path), RunDir(tmp_path)
+    first.begin(settings())
+    with pytest.raises(ValueError, match="another process is working in"):
+        second.begin(settings())
+    first.finish(Scores({"dev/accuracy": 0.5}, 0.5).to_json())
+    second.begin(settings())
+    second.check(settings(), {})
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        second.check(settings(seed=9), {})

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
+import torch
+
 from data_utils.batching import InTurn, TrainStream
 from data_utils.draws import HELD_OUT, split_quiz
 from data_utils.encode import EncodedDataset, encode
@@ -151,6 +153,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, {f"data {task.name}": facts[f"data {task.name}"]})
     teacher = stages.run("teacher", lambda place: _teach(cfg, task, start, data, place))
     studied, asked = _study(cfg, task, teacher, data, stages)
+    torch.manual_seed(cfg.seed)  # the other tasks' heads start alike, whichever fits were made in this sitting
     student, meta = MultiTask(load_encoder(studied.best), [_info(entry, cfg) for entry in others]), load_encoder(asked.best)
     if others:
         heads = stages.run("heads", lambda place: _warm_heads(cfg, student, {entry.name: entry for entry in others}, pools, place),
@@ -181,11 +184,14 @@ class Stages:
         place, kind = self.home.stage(name), name.split("-")[0]
         later = () if self.cfg.schedule == "interleaved" and kind == "student" else LATER[kind]
         unread = {setting: getattr(Config, setting) for setting in (*OF_CURRICULUM, *later)}
-        place.begin(replace(self.cfg, **unread), {**self.facts, **reads})
-        if not place.is_done():
-            scores = make(place)
-            found = {"seconds": round(place.logged_seconds(), 1), **(scores.to_json() if scores else {"values": {}, "selection": 0.0})}
-            workers.on_main(partial(place.finish, found))
+        settings, facts = replace(self.cfg, **unread), {**self.facts, **reads}
+        if place.is_done():
+            place.check(settings, facts)
+            return place
+        place.begin(settings, facts)
+        scores = make(place)
+        found = {"seconds": round(place.logged_seconds(), 1), **(scores.to_json() if scores else {"values": {}, "selection": 0.0})}
+        workers.on_main(partial(place.finish, found))
         return place
 
 
@@ -213,7 +219,7 @@ def _study(cfg: Config, task: Task, teacher: RunDir, data: Data, stages: Stages)
     students, metas, meta, before = [], [], teacher, ""
     for number in range(rounds):
         ending = f"-{number:02d}" if rounds > 1 else ""
-        students.append(stages.run(f"student{ending}", lambda place: _distil(learning, cfg, task, student, load_encoder(meta.best), data, place),
+        students.append(stages.run(f"student{ending}", lambda place: _distil(learning, cfg, task, student, meta, data, place),
                                    teacher=fingerprint(meta.best), student=before))
         student, before = load_encoder(students[-1].best), fingerprint(students[-1].best)
         metas.append(stages.run(f"meta{'-competing' if cfg.use_comp_loss else ''}{ending}",
@@ -223,15 +229,16 @@ def _study(cfg: Config, task: Task, teacher: RunDir, data: Data, stages: Stages)
     return tuple(max(runs, key=lambda run: run.scores().selection) for runs in (students, metas))
 
 
-def _distil(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, teacher: Encoder, data: Data, place: RunDir) -> Scores:
-    """The second fit: the student, on labels, soft targets and [CLS] states."""
+def _distil(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, signal: RunDir, data: Data, place: RunDir) -> Scores:
+    """The second fit: the student, on labels, soft targets and [CLS] states of the run `signal`'s best model."""
+    teacher = load_encoder(signal.best)
     pairs = layer_pairs(cfg.layer_map, student.depth, teacher.depth)
     cls = ClsStates(pairs, student, teacher)
     soft: Term = (SoftTargets if cfg.soft_loss == "kl" else SoftProbabilities)(task, cfg.temperature)
     weighted = [(Labels(task), 1 - cfg.alpha), (soft, cfg.alpha), (cls, cfg.beta / (len(pairs) * teacher.width))]
     objective = Distillation(None, weighted)
     live = LiveTeacher(teacher, cfg, objective.wanted)
-    key = cache_key(place.path.name, "", data.train, cfg, objective.wanted)
+    key = cache_key(fingerprint(signal.best), "", data.train, cfg, objective.wanted)
     objective.teacher = cached_teacher(live, data.train, place.cache / key)
     student.requires_grad_(True)
     return _fit(stage, task, student, objective, data.train, data, place)

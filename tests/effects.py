@@ -41,7 +41,7 @@ MPDISTIL = {  # what it adds to TaskConfig, whose settings reach every fit (test
     "alpha": (0.1, "weights"), "beta": (1.0, "weights"), "temperature": (1.0, "weights"), "soft_loss": ("mse_prob", "weights"),
     "layer_map": ("last", "weights"), "schedule": ("interleaved", "weights"), "meta_learning_rate": (0.1, "log"),
     "meta_epochs": (40.0, "log"), "use_comp_loss": (True, "log"), "compete": (False, "weights"), "policy": ("main", "weights"),
-    "policy_learning_rate": (1.0, "log"), "reward_function": ("real", "log"), "num_episodes": (3, "log"), "episode_batch_size": (3, "log"),
+    "policy_learning_rate": (1.0, "log"), "reward_function": ("real", "log"), "num_episodes": (3, "log"), "eval_episodes": (1, "log"), "episode_batch_size": (3, "log"),
     "episode_learning_rate": (1e-3, "weights"), "step_every": ("episode", "weights"),
 }
 SENSES = {

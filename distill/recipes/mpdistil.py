@@ -78,6 +78,7 @@ class Config(TaskConfig):
     policy_learning_rate: float = setting(1e-2, "learning rate of the policy")
     reward_function: str = setting("binary", "of a quiz example: binary, whether the student beats the meta-teacher, or real, by how much")
     num_episodes: int = setting(200, "passes over the quiz")
+    eval_episodes: int = setting(10, "evaluate the curriculum's student after every so many episodes")
     episode_batch_size: int = setting(8, "examples of a batch of the curriculum")
     episode_learning_rate: float = setting(3e-5, "learning rate of the student in the curriculum")
     step_every: str = setting("action", "the student steps after every action, or episode: once, over all its batches")
@@ -89,7 +90,7 @@ class Config(TaskConfig):
             if getattr(self, name) not in known:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected {' or '.join(known)}")
         for name in ("teacher_learning_rate", "teacher_epochs", "temperature", "meta_learning_rate", "meta_epochs", "policy_learning_rate",
-                     "num_episodes", "episode_batch_size", "episode_learning_rate"):
+                     "num_episodes", "eval_episodes", "episode_batch_size", "episode_learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected a number above 0")
         if self.fsdp:
@@ -108,7 +109,7 @@ PER_TASK = {"paper": {}, "small": {}}
 PRESET_DEFAULTS = {
     "paper": {"train_batch_size": 8, "learning_rate": 3e-5, "num_train_epochs": 10, "teacher_epochs": 10, "lr_scheduler_type": "constant",
               "warmup_ratio": 0.0, "pooling": "cls", "soft_loss": "mse_prob", "layer_map": "first", "schedule": "interleaved",
-              "policy_learning_rate": 1e-3, "step_every": "episode", "select_on": "dev"},
+              "policy_learning_rate": 1e-3, "step_every": "episode", "eval_episodes": 1, "select_on": "dev"},
     "small": {**SMALL, "teacher_learning_rate": 1e-4, "select_on": HELD_OUT},
 }
 
@@ -167,7 +168,7 @@ LATER = {  # settings that a stage does not read; those of the curriculum none d
                 "meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks"),
     "student": ("meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks"), "meta": ("tasks",), "heads": ("meta_epochs", "use_comp_loss"),
 }
-OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learning_rate", "reward_function", "num_episodes",
+OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learning_rate", "reward_function", "num_episodes", "eval_episodes",
                  "episode_learning_rate", "step_every")
 
 
@@ -290,7 +291,8 @@ def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, meta: E
     stream = Curriculum(pools, student.tokenizer.pad_token_id, observer, student, settings,
                         lambda record: workers.on_main(partial(run_dir.log, record)))
     steps = cfg.num_episodes * stream.steps_per_epoch
-    stage = _stage_config(cfg, max_steps=steps, learning_rate=cfg.episode_learning_rate, lr_scheduler_type="constant", warmup_ratio=0.0,
+    stage = _stage_config(cfg, max_steps=steps, eval_steps=cfg.eval_episodes * stream.steps_per_epoch,
+                          learning_rate=cfg.episode_learning_rate, lr_scheduler_type="constant", warmup_ratio=0.0,
                           eval_on_start=True, train_batch_size=cfg.episode_batch_size)
     with held_vocabulary(stage, student, *pools.values(), *data.evaluation.values()):
         return fit(student, Learning(tasks, cfg.compete), stream, stage, run_dir, lambda model: score(model, tasks[main], data.evaluation))

@@ -7,22 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from data_utils.batching import InTurn, TrainStream, collate
+from data_utils.batching import InTurn, TrainStream
 from data_utils.draws import quiz, split_held_out, split_quiz
 from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.curriculum import Curriculum
 from distill.evaluate import encode_split, predict
-from distill.meta_teacher import Answering, Learning, MetaTeaching, QuizObserver, features
 from distill.recipes import mpdistil
 from distill.report import plots
 from distill.report.folder import find_runs
 from distill.report.summary import Summary
 from models.checkpoint import load_encoder
-from models.encoder import TaskInfo
-from models.multitask import MultiTask
 from tests import tiny
-from tests.training import assert_same, left_behind, settings
+from tests.training import assert_same, exact_arithmetic, free_port, left_behind, one_rank_of_the_program, start
 
 OTHERS = "RTE,STS-B"
 
@@ -53,7 +50,7 @@ def made(data, tiny_bert, tmp_path_factory) -> Path:
     return out
 
 
-# ---- parts
+# ---- the quiz
 
 
 def test_the_quiz_is_a_tenth_of_every_class_and_depends_on_rows_alone():
@@ -77,95 +74,6 @@ def test_the_verb_prints_the_rows_that_training_asks_about(data, tiny_bert, made
     for select_on, train in (("dev", whole), ("heldout", split_held_out(whole)[0])):
         assert main(["data", "quiz", "COPA", "--data_dir", str(data), "--select_on", select_on]) == 0
         assert list(map(int, capsys.readouterr().out.split())) == split_quiz(train)[1].uid.tolist()
-
-
-def test_answers_are_judged_by_hand_computed_values():
-    classes, scores = Answering(get_task("RTE")), Answering(get_task("STS-B"))
-    logits, target = torch.tensor([[0.0, np.log(3.0)]]), torch.tensor([1])
-    assert classes.loss(logits, target).item() == pytest.approx(-np.log(0.75)) and classes.doubt(logits, target).item() == pytest.approx(0.25)
-    assert scores.loss(torch.tensor([[2.0]]), torch.tensor([4.5])).item() == pytest.approx(0.25)
-    assert scores.doubt(torch.tensor([[2.0]]), torch.tensor([4.5])).item() == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("compete", [False, True])
-def test_the_meta_teacher_is_asked_with_and_against_the_student(compete, data, superglue_teachers):
-    meta = load_encoder(superglue_teachers["COPA"]).eval()
-    task, asked = get_task("COPA"), encode_split(meta, get_task("COPA"), "dev", str(data))
-    own = features(meta, asked)
-    assert own.shape == (8, 2, 32)
-    np.testing.assert_allclose(meta.head.classify(torch.from_numpy(own).flatten(0, 1)).view(8, 2).detach().numpy(), predict(meta, asked), atol=1e-6)
-    its = np.random.default_rng(0).normal(size=own.shape).astype(np.float32)
-    objective, batch = MetaTeaching(task, asked, own, its, compete), collate(asked, np.array([3, 1]), "COPA", 0)
-    found = objective(meta, batch, 0.0)
-    probabilities = [meta.head.classify(torch.from_numpy(known[[3, 1]]).flatten(0, 1)).view(2, 2).softmax(-1) for known in (own, its)]
-    right = [p[torch.arange(2), batch.target] for p in probabilities]
-    expected = {"teacher": -right[0].log(), "teacher_doubt": 1 - right[0], "student_doubt": 1 - right[1]} if compete \
-        else {"teacher": -right[0].log(), "student": -right[1].log()}
-    assert found.keys() == expected.keys() == objective.weights(0).keys()
-    for name, value in expected.items():
-        assert found[name].item() == pytest.approx(value.sum().item(), rel=1e-5)
-    assert objective.weights(0) == ({"teacher": 1.0, "teacher_doubt": 1.0, "student_doubt": -1.0} if compete else {"teacher": 0.5, "student": 0.5})
-
-
-@pytest.fixture
-def several(superglue_teachers) -> MultiTask:
-    torch.manual_seed(0)
-    return MultiTask(load_encoder(superglue_teachers["COPA"]), [TaskInfo("STS-B", 1, ("a", "b"), (), "mean"), TaskInfo("RTE", 1, ("a", "b"), ("x", "y"), "mean")])
-
-
-def test_a_task_is_answered_by_its_own_head_and_what_is_exported_answers_alone(several, data, tmp_path):
-    asked = encode_split(several, get_task("COPA"), "dev", str(data))
-    alone = predict(several, asked)
-    batch = collate(asked, np.arange(3), "COPA", 0)
-    several.eval()
-    shapes = {"COPA": (3, 2), "STS-B": (6, 1), "RTE": (6, 2)}
-    for task, shape in shapes.items():
-        one = type(batch)(task, batch.uid, batch.input_ids, batch.attention_mask, batch.token_type_ids, batch.target, batch.choices)
-        assert several(one).logits.shape == shape
-    several.heads["RTE"].out.weight.data.fill_(7)
-    several.export(tmp_path)
-    np.testing.assert_allclose(predict(load_encoder(tmp_path), asked), alone, atol=1e-6)
-    several.save(tmp_path)
-    fresh = MultiTask(several, list(several.infos.values())[1:])
-    fresh.restore(tmp_path)
-    assert (fresh.heads["RTE"].out.weight == 7).all()
-
-
-@pytest.mark.parametrize("reward", ["binary", "real"])
-def test_the_observer_rewards_being_surer_than_the_meta_teacher(reward, several, data):
-    tasks = {name: get_task(name) for name in ("COPA", "STS-B", "RTE")}
-    asked = encode_split(several, tasks["COPA"], "dev", str(data))
-    meta = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
-    observer = QuizObserver(tasks, "COPA", asked, meta, several.width, settings(), reward, fixed=False)
-    batch = collate(asked, np.array([0, 5, 6]), "COPA", 0)
-    several.train()
-    state, found = observer.look(several, batch)
-    ours, theirs = (torch.tensor(logits[[0, 5, 6]]).softmax(-1)[torch.arange(3), batch.target] for logits in (predict(several, asked), meta))
-    expected = (ours > theirs).float().mean() if reward == "binary" else (ours - theirs).mean()
-    assert found == pytest.approx(expected.item(), abs=1e-5) and not state.requires_grad and state.shape == (32 + 6,)
-    assert state[32:].tolist() == [0.0] * 6
-    np.testing.assert_allclose(state[:32], features(several, asked)[[0, 5, 6]].reshape(6, 32).mean(0), atol=1e-5)
-    after, _ = observer.look(several, batch, 0, batch, before=state)
-    loss = -ours.log().mean().item()
-    assert after[32:].tolist() == pytest.approx([loss, 0, 0, 1, 0, 0], abs=1e-5)
-
-
-def test_the_published_state_is_a_function_of_the_heads_weights_alone(several, data):
-    asked = encode_split(several, get_task("COPA"), "dev", str(data))
-    observer = QuizObserver({"COPA": get_task("COPA")}, "COPA", asked, np.zeros((8, 2), np.float32), several.width, settings(), "real", fixed=True)
-    one, other = (observer.look(several, collate(asked, np.array([row]), "COPA", 0))[0] for row in (0, 3))
-    assert torch.equal(one, other) and one.shape == (32,)
-    several.head.dense.weight.data.add_(1)
-    assert not torch.equal(observer.look(several, collate(asked, np.array([0]), "COPA", 0))[0], one)
-
-
-def test_every_head_has_a_gradient_in_every_step(several, data):
-    """Ranks wait for each other's."""
-    asked = encode_split(several, get_task("COPA"), "dev", str(data))
-    terms = Learning({"COPA": get_task("COPA")}, compete=True)(several, collate(asked, np.arange(2), "COPA", 0), 0.0)
-    sum(terms.values()).backward()
-    assert all(parameter.grad is not None for parameter in several.parameters())
-    assert several.heads["RTE"].out.weight.grad.abs().sum() == 0 < several.head.out.weight.grad.abs().sum()
 
 
 # ---- whole runs
@@ -225,6 +133,26 @@ def test_a_run_killed_in_an_earlier_fit_goes_on_from_there(stream, left, done, m
     monkeypatch.setattr(stream, "next", following)
     assert main(words(data, tiny_bert, tmp_path)) == 0
     assert_same(left_behind(tmp_path), left_behind(made))
+
+
+@pytest.mark.usefixtures("processes")
+def test_two_ranks_study_as_one_process_does(data, tmp_path):
+    """All four fits, without dropout, whose draws are each rank's own; micro-batches of unequal token counts."""
+    model = tiny.write_bert(tmp_path / "model", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    given = ("--head_dropout", 0, "--reward_function", "real", "--episode_batch_size", 3, "--max_tokens", 60, "--tasks", "COPA,STS-B")
+    port = free_port()
+    ranks = [start(one_rank_of_the_program, rank, 2, port, words(data, model, tmp_path / "two", *given, task="RTE"), tmp_path / f"said{rank}")
+             for rank in range(2)]
+    with exact_arithmetic():
+        assert main(words(data, model, tmp_path / "one", *given, task="RTE")) == 0
+    for rank, process in enumerate(ranks):
+        process.join(120)
+        assert process.exitcode == 0, (tmp_path / f"said{rank}").read_text()
+    one, two = (load_encoder(tmp_path / name / "best").state_dict() for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5, msg=lambda said: f"{name}: {said}")
+    for alone, together in zip(policy_lines(tmp_path / "one"), policy_lines(tmp_path / "two"), strict=True):
+        assert alone["actions"] == together["actions"] and alone["reward"] == pytest.approx(together["reward"], abs=1e-4)
 
 
 def test_variants_share_the_fits_that_they_have_in_common(made, data, tiny_bert, tmp_path, monkeypatch, capsys):

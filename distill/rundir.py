@@ -127,6 +127,11 @@ def device_name() -> str:
     return f"{model[1] if model else platform.machine()}, {torch.get_num_threads()} threads"
 
 
+def stage_of(run: Path) -> str:
+    """The folder's name where `run` is a stage inside another run, else ""."""
+    return run.name if run.name.startswith(STAGE) else ""
+
+
 class RunDir:
     """One run's folder. Only rank 0 writes; every rank may read."""
 

@@ -1,6 +1,7 @@
 """MPDistil: its four fits, its ablations, the preset of the published code, and exact resume in the middle of the curriculum."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from distill.__main__ import main
 from distill.curriculum import Curriculum
 from distill.evaluate import encode_split, predict
 from distill.recipes import mpdistil
-from distill.report import plots
+from distill.report import plots, read_records
 from distill.report.folder import find_runs
+from distill.report.reproduce import command, score_of
 from distill.report.summary import Summary
 from models.checkpoint import load_encoder
 from tests import tiny
@@ -197,6 +199,18 @@ def test_the_preset_paper_keeps_the_published_schedule(data, tiny_bert, tmp_path
 def test_a_regression_task_is_studied_too(data, tiny_bert, tmp_path):
     assert main(words(data, tiny_bert, tmp_path, "--tasks", "COPA", task="STS-B")) == 0
     assert set(json.loads((tmp_path / "scores.json").read_text())["values"]) == {"dev/pearson", "dev/spearman"}
+
+
+def test_a_stage_is_recorded_as_one_and_made_again_from_its_record(made, tmp_path):
+    file = tmp_path / "records.jsonl"
+    for row, run in (("teacher", made / "stage-teacher"), ("mpdistil", made)):
+        assert main(["report", "--records", str(file), "add", "table", row, str(run)]) == 0
+    records = read_records(file)
+    assert [record.stage for record in records] == ["stage-teacher", ""]
+    typed = replace(records[0], command="python -m distill train mpdistil COPA --stages_dir a/b --output_dir c/d")
+    assert command(typed, dict.fromkeys(("data_dir", "model", "teacher", "senses"), ""), tmp_path / "again") == [
+        "train", "mpdistil", "COPA", "--output_dir", str(tmp_path / "again")]
+    assert score_of(replace(records[0], value=0.0), made) == records[0].value
 
 
 def test_the_policy_is_plotted(made, tmp_path):

@@ -133,7 +133,7 @@ def test_without_an_id_the_script_shows_its_usage():
 def test_a_reading_is_made_by_evaluating_the_run_through_senses(tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr("distill.report.reproduce._run", lambda given: ran.append(shlex.join(given)))
-    monkeypatch.setattr("distill.report.reproduce._found", lambda found, out: found.value)
+    monkeypatch.setattr("distill.report.reproduce.score_of", lambda found, out: found.value)
     trained = made_by("sense_kd CoLA --teacher t/best --senses s --output_dir x", reading="chosen senses")
     said = reproduce(trained, [], HERE | {"teacher": str(tmp_path), "senses": str(tmp_path)}, tmp_path / "out")
     assert said.endswith(": reproduced")

@@ -11,7 +11,7 @@ from distill.report import Record, read_records
 from distill.rundir import RunDir, origin, read_json
 
 CHECKED = {"teacher": "TEACHER", "senses": "SENSES"}  # what an earlier command makes, and the variable that names it
-DROPPED = ("output_dir", "cache_dir")                 # places of the first run
+DROPPED = ("output_dir", "cache_dir", "stages_dir")   # places of the first run
 
 
 def find_record(records: Sequence[Record], given: str) -> Record:
@@ -107,7 +107,7 @@ def reproduce(record: Record, records: Sequence[Record], paths: Mapping[str, str
     _run(command(record, paths, out))
     if record.reading:
         _read_senses(record, paths, out)
-    value, facts = _found(record, out), origin([])
+    value, facts = score_of(record, out), origin([])
     difference, allowed = 100 * (value - record.value), 100 * record.stderr
     said = (f"{record.row}, {record.task} {record.split}, {record.metric}, seed {record.seed}\n"
             f"recorded {100 * record.value:.2f}  ({record.device}, commit {record.commit})\n"
@@ -134,11 +134,11 @@ def _run(words: Sequence[str]) -> None:
         raise ValueError(f"the command above ended with status {status}: see what it said")
 
 
-def _found(record: Record, out: Path) -> float:
+def score_of(record: Record, out: Path) -> float:
     """The number that the record is about, as it was made again in `out`."""
     if words_of(record)[0] == "report":
         return find_record(read_records(out / "records.jsonl"), record.id).value
-    scores = read_json(out / "readings.json")[record.reading]["values"] if record.reading else RunDir(out).scores().values
+    scores = read_json(out / "readings.json")[record.reading]["values"] if record.reading else RunDir(out / record.stage).scores().values
     key = f"{record.split}/{record.metric}"
     if key not in scores:
         raise ValueError(f"the run in {out} has no {key}, only {', '.join(scores)}: other metrics or splits were in use at commit "

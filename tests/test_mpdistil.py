@@ -1,6 +1,7 @@
 """MPDistil: its four fits, its ablations, the preset of the published code, and exact resume in the middle of the curriculum."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,10 @@ def policy_lines(run: Path) -> list[dict]:
 def made(data, tiny_bert, tmp_path_factory) -> Path:
     """A whole run with all defaults of method; COPA's quiz has 4 examples, an episode 2 actions."""
     out = tmp_path_factory.mktemp("mpdistil") / "run"
-    assert main(words(data, tiny_bert, out)) == 0
+    command = words(data, tiny_bert, out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["distill", *command])  # which the run writes down
+        assert main(command) == 0
     return out
 
 
@@ -207,6 +211,7 @@ def test_a_stage_is_recorded_as_one_and_made_again_from_its_record(made, tmp_pat
         assert main(["report", "--records", str(file), "add", "table", row, str(run)]) == 0
     records = read_records(file)
     assert [record.stage for record in records] == ["stage-teacher", ""]
+    assert records[0].command.startswith("python -m distill train mpdistil COPA ") and records[0].recipe == "mpdistil"
     typed = replace(records[0], command="python -m distill train mpdistil COPA --stages_dir a/b --output_dir c/d")
     assert command(typed, dict.fromkeys(("data_dir", "model", "teacher", "senses"), ""), tmp_path / "again") == [
         "train", "mpdistil", "COPA", "--output_dir", str(tmp_path / "again")]

@@ -1,9 +1,10 @@
 """Fetch GLUE and SuperGLUE into the official folder layouts.
 
-    python3 data_utils/download_glue_data.py [--data_dir ./glue] [--tasks glue|superglue|CoLA,MRPC]
+    python3 data_utils/download_glue_data.py [--data_dir ./glue] [--tasks glue|superglue|all|CoLA,MRPC]
 
-Every fetched file has a pinned size and sha256 (download_sources.py). What is unpacked from them is recorded in DATA/checksums.json and compared on later runs. Files that came another way are recorded when first seen: that notices a
-later change, it is no proof that they are the official ones.
+Every fetched file has a pinned size and sha256 (download_sources.py). What is unpacked from them is recorded in DATA/checksums.json
+and compared on later runs. Files that came another way are recorded when first seen: that notices a later change, it is no proof that
+they are the official ones.
 
 An interrupted download continues where it stopped; a file that is there is never overwritten; only the standard library is needed."""
 import argparse
@@ -47,11 +48,11 @@ def main(argv: list[str] | None = None, sources=SOURCES) -> int:
     parser = argparse.ArgumentParser(description="Fetch GLUE and SuperGLUE into the official folder layouts.")
     parser.add_argument("--data_dir", default="./glue", help="folder that receives one folder per task (default: %(default)s)")
     parser.add_argument("--tasks", default="glue",
-                        help=f"glue, superglue, or names joined by commas among {','.join(name for name, _ in sources)}")
+                        help=f"glue, superglue, all, or names joined by commas among {','.join(name for name, _ in sources)}")
     arguments = parser.parse_args(argv)
     remotes = dict(sources)
     try:
-        names = ([task.name for task in TASKS if task.suite == arguments.tasks and task.name in remotes]
+        names = ([task.name for task in TASKS if arguments.tasks.lower() in ("all", task.suite) and task.name in remotes]
                  or [get_task(name).name for name in arguments.tasks.split(",")])
     except ValueError as error:
         parser.error(str(error))

@@ -40,11 +40,11 @@ class Observer(Protocol):
 class Settings:
     """How a curriculum goes."""
 
-    policy: str = "learned"
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    per_episode: bool = False
-    seed: int = 42
+    policy: str
+    batch_size: int
+    learning_rate: float
+    per_episode: bool
+    seed: int
 
 
 class Curriculum:
@@ -80,8 +80,7 @@ class Curriculum:
         if self.settings.per_episode:
             batches = []
             for _ in range(self.steps_per_episode):
-                self._act()
-                batches.append(self.given[1])
+                batches.append(self._act())
                 self._experience()
             step = TaskBatches(batches)
         else:

@@ -1,6 +1,6 @@
 """model + task + split -> Scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ from data_utils.tasks import Task
 from distill import workers
 from distill.progress import bar
 from distill.scores import Predictions, Scores
-from models.encoder import Encoder
+from models.encoder import Encoder, TaskInfo
 from models.outputs import Outputs
 
 EVAL_TOKENS = 8192  # padded tokens per batch
@@ -27,10 +27,20 @@ def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_le
     if set(encoder.info.texts) != set(task.texts):
         raise ValueError(f"the checkpoint reads the texts {', '.join(encoder.info.texts)}, {task.name} has "
                          f"{', '.join(task.texts)}: it was trained for another task")
-    order = [task.texts.index(text) for text in encoder.info.texts]
+    return encode_for(encoder, task, split, data_dir, max_length, [task.texts.index(text) for text in encoder.info.texts])
+
+
+def encode_for(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0,
+               text_order: Sequence[int] | None = None) -> EncodedDataset:
+    """A split of any task, whether or not it is the encoder's own, by its tokenizer and within its positions."""
     length = max_length or min(task.max_length, encoder.max_positions or task.max_length)
     check_length(encoder, length)
-    return encode(read_examples(task, split, data_dir), encoder.tokenizer, length, order, task)
+    return encode(read_examples(task, split, data_dir), encoder.tokenizer, length, text_order, task)
+
+
+def task_info(task: Task, pooling: str) -> TaskInfo:
+    """What a checkpoint for `task` knows of it."""
+    return TaskInfo(task.name, task.version, task.texts, task.labels, pooling, choices=task.num_choices)
 
 
 def check_length(encoder: Encoder, length: int) -> None:

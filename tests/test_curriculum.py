@@ -16,6 +16,10 @@ def pool(rows: int) -> EncodedDataset:
     return EncodedDataset(np.arange(rows), np.arange(3 * rows, dtype=np.int32), np.arange(0, 3 * rows + 1, 3), np.full(rows, 3), np.arange(rows) % 2)
 
 
+def settings(**changed) -> Settings:
+    return Settings(**{"policy": "learned", "batch_size": 8, "learning_rate": 1e-3, "per_episode": False, "seed": 42} | changed)
+
+
 class World:
     """A student that is one number, its skill: a batch of `helps` raises it, those of `hurts` and `harms` lower it; it
     is forgotten slowly. The reward is the skill, with noise that no action explains. `shuffled`: rewards of other steps."""
@@ -43,9 +47,9 @@ class Student(nn.Module):
     skill = 0.0
 
 
-def live(settings: Settings, seed: int, episodes: int, shuffled: bool = False) -> tuple[Curriculum, list[dict]]:
+def live(given: Settings, seed: int, episodes: int, shuffled: bool = False) -> tuple[Curriculum, list[dict]]:
     records = []
-    stream = Curriculum({task: pool(160 if task == "main" else 40) for task in TASKS}, 0, World(seed, shuffled), Student(), settings, records.append)
+    stream = Curriculum({task: pool(160 if task == "main" else 40) for task in TASKS}, 0, World(seed, shuffled), Student(), given, records.append)
     for step in range(episodes * stream.steps_per_epoch):
         stream.next()
         stream.observe(stream.student, step + 1)
@@ -55,12 +59,12 @@ def live(settings: Settings, seed: int, episodes: int, shuffled: bool = False) -
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_policy_learns_which_task_helps_and_with_shuffled_rewards_it_does_not(seed):
     """Chance is a quarter."""
-    settings = Settings(learning_rate=1e-2, seed=seed)
-    _, records = live(settings, seed, 200)
+    given = settings(learning_rate=1e-2, seed=seed)
+    _, records = live(given, seed, 200)
     assert len(records) == 200 and records[0]["policy"]["helps"] < 0.5
     late = {task: np.mean([record["policy"][task] for record in records[-20:]]) for task in TASKS}
     assert late["helps"] > 0.6 and max(late["hurts"], late["harms"]) < 0.2
-    _, blind = live(settings, seed, 200, shuffled=True)
+    _, blind = live(given, seed, 200, shuffled=True)
     assert np.mean([record["policy"]["helps"] for record in blind[-20:]]) < 0.5
 
 
@@ -70,7 +74,7 @@ def test_returns_run_from_their_own_step_on():
 
 
 def test_the_policys_gradient_is_that_of_reinforce():
-    stream = Curriculum({task: pool(8) for task in TASKS}, 0, World(0), Student(), Settings())
+    stream = Curriculum({task: pool(8) for task in TASKS}, 0, World(0), Student(), settings())
     states, actions, advantage = torch.randn(7, 6), torch.tensor([0, 3, 2, 1, 1, 0, 2]), torch.randn(7)
     log = torch.log_softmax(stream.policy(states), -1)[torch.arange(7), actions]
     expected = torch.autograd.grad(-(advantage * log).mean(), list(stream.policy.parameters()))
@@ -86,7 +90,7 @@ def test_an_action_is_credited_with_the_reward_that_follows_its_step():
     class Told(World):
         def look(self, student, quiz, action=-1, batch=None, before=None):
             return torch.full((self.width,), float(action)), float(action)
-    stream = Curriculum({task: pool(40) for task in TASKS}, 0, Told(0), Student(), Settings())
+    stream = Curriculum({task: pool(40) for task in TASKS}, 0, Told(0), Student(), settings())
     for step in range(3):
         batch = stream.next()
         stream.observe(stream.student, step + 1)
@@ -97,8 +101,8 @@ def test_an_action_is_credited_with_the_reward_that_follows_its_step():
 
 @pytest.mark.parametrize("policy, drawn", [("main", {"main"}), ("random", set(TASKS))])
 def test_controls_draw_the_main_task_alone_or_all_evenly_and_learn_nothing(policy, drawn):
-    stream, records = live(Settings(policy=policy), 0, 20)
-    before = Curriculum({task: pool(8) for task in TASKS}, 0, World(0), Student(), Settings(policy=policy)).policy.weight
+    stream, records = live(settings(policy=policy), 0, 20)
+    before = Curriculum({task: pool(8) for task in TASKS}, 0, World(0), Student(), settings(policy=policy)).policy.weight
     assert torch.equal(stream.policy.weight, before)
     counts = {task: sum(record["actions"][task] for record in records) for task in TASKS}
     assert {task for task in TASKS if counts[task]} == drawn and sum(counts.values()) == 400
@@ -107,7 +111,7 @@ def test_controls_draw_the_main_task_alone_or_all_evenly_and_learn_nothing(polic
 
 
 def test_a_step_per_episode_gives_all_its_batches_at_once_and_the_student_stands_still():
-    stream, records = live(Settings(per_episode=True, seed=3), 0, 5)
+    stream, records = live(settings(per_episode=True, seed=3), 0, 5)
     assert stream.steps_per_epoch == 1 and len(records) == 5 and stream.position == 5 * 20
     step = stream.next()
     assert isinstance(step, TaskBatches) and len(step.parts) == 20 and len(step) == 160 and stream.student.training
@@ -117,7 +121,7 @@ def test_a_step_per_episode_gives_all_its_batches_at_once_and_the_student_stands
 
 
 def test_an_episode_is_one_pass_over_the_quiz():
-    stream = Curriculum({task: pool(21) for task in TASKS}, 0, World(0), Student(), Settings())
+    stream = Curriculum({task: pool(21) for task in TASKS}, 0, World(0), Student(), settings())
     seen = []
     for step in range(6):
         seen.append(stream._quiz().uid.tolist())
@@ -127,17 +131,17 @@ def test_an_episode_is_one_pass_over_the_quiz():
 
 
 def test_it_goes_on_from_any_step_as_if_nothing_had_happened():
-    whole = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), Settings(learning_rate=0.1))
+    whole = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), settings(learning_rate=0.1))
     drawn = []
     for step in range(14):
         drawn.append(whole.next())
         whole.observe(whole.student, step + 1)
     for stop in (1, 3, 5, 9):
-        first = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), Settings(learning_rate=0.1))
+        first = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), settings(learning_rate=0.1))
         for step in range(stop):
             first.next()
             first.observe(first.student, step + 1)
-        second = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), Settings(learning_rate=0.1))
+        second = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), settings(learning_rate=0.1))
         second.load_state_dict(first.state_dict())
         for step in range(stop, 14):
             batch = second.next()

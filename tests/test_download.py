@@ -151,6 +151,15 @@ def test_a_file_put_there_by_hand_is_verified_and_taken(server, tmp_path):
     assert server.log == [] and (tmp_path / "x.zip").read_bytes() == b"<html>"
 
 
+@pytest.mark.parametrize("asked, fetched", [((), {"RTE"}), (("--tasks", "glue"), {"RTE"}), (("--tasks", "SuperGLUE"), {"COPA"}),
+                                            (("--tasks", "all"), {"RTE", "COPA"})])
+def test_a_benchmark_is_fetched_by_its_name(asked, fetched, server, tmp_path):
+    choices = {f"COPA/{split}.jsonl": "{}" for split in ("train", "val", "test")}
+    sources = tuple((name, (server.add(f"{name}.zip", zipped(files)),)) for name, files in (("RTE", RTE_FILES), ("COPA", choices)))
+    assert main(["--data_dir", str(tmp_path), *asked], sources) == 0
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == fetched
+
+
 def test_a_task_is_fetched_unpacked_recorded_and_then_left_alone(server, tmp_path, capsys):
     extra = {"RTE/README.txt": "read me", "RTE/original/train.tsv": "old", "__MACOSX/train.tsv": "junk", "RTE/.DS_Store": "junk"}
     sources = (("RTE", (server.add("RTE.zip", zipped({**RTE_FILES, **extra})),)),)

@@ -22,7 +22,7 @@ from distill.report.reproduce import command, score_of
 from distill.report.summary import Summary
 from models.checkpoint import load_encoder
 from tests import tiny
-from tests.training import assert_same, exact_arithmetic, free_port, left_behind, one_rank_of_the_program, start
+from tests.training import assert_same, exact_arithmetic, free_port, left_behind, one_rank_of_the_program, only, start
 
 OTHERS = "RTE,STS-B"
 
@@ -107,16 +107,10 @@ def test_the_four_fits_leave_their_models_scores_and_the_policys_diary(made, dat
 def test_a_run_killed_anywhere_in_the_curriculum_goes_on_bit_for_bit(kills, made, data, tiny_bert, tmp_path, monkeypatch):
     """Each number: the steps of the curriculum that a sitting gets; checkpoints after every second."""
     command = words(data, tiny_bert, tmp_path / "run", "--save_steps", 1)
-    following = Curriculum.next
     for left in kills:
-        def limited(stream, budget=[left]):
-            if not budget[0]:
-                raise KeyboardInterrupt
-            budget[0] -= 1
-            return following(stream)
-        monkeypatch.setattr(Curriculum, "next", limited)
-        assert main(command) == 130
-    monkeypatch.setattr(Curriculum, "next", following)
+        with monkeypatch.context() as patch:
+            only(Curriculum, left, patch)
+            assert main(command) == 130
     assert main(command) == 0
     undisturbed = tmp_path / "undisturbed"
     assert main(words(data, tiny_bert, undisturbed, "--save_steps", 1)) == 0
@@ -126,17 +120,10 @@ def test_a_run_killed_anywhere_in_the_curriculum_goes_on_bit_for_bit(kills, made
 
 @pytest.mark.parametrize("stream, left, done", [(TrainStream, 13, "teacher"), (InTurn, 1, "meta")])
 def test_a_run_killed_in_an_earlier_fit_goes_on_from_there(stream, left, done, made, data, tiny_bert, tmp_path, monkeypatch):
-    following, budget = stream.next, [left]
-
-    def limited(self):
-        if not budget[0]:
-            raise KeyboardInterrupt
-        budget[0] -= 1
-        return following(self)
-    monkeypatch.setattr(stream, "next", limited)
-    assert main(words(data, tiny_bert, tmp_path)) == 130
+    with monkeypatch.context() as patch:
+        only(stream, left, patch)
+        assert main(words(data, tiny_bert, tmp_path)) == 130
     assert (tmp_path / f"stage-{done}/DONE").exists() and not (tmp_path / "DONE").exists()
-    monkeypatch.setattr(stream, "next", following)
     assert main(words(data, tiny_bert, tmp_path)) == 0
     assert_same(left_behind(tmp_path), left_behind(made))
 

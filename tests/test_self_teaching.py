@@ -21,6 +21,7 @@ from tests.training import (
     assert_same,
     exact_arithmetic,
     left_behind,
+    only,
     self_teaching_words,
     settings,
     two_exits,
@@ -177,17 +178,10 @@ def test_a_run_killed_in_any_stage_goes_on_bit_for_bit(kills, gradual, tiny_bert
     """Each number: the batches that a sitting gets. In the first stage before its first checkpoint and after it, in the second
     twice; between the two, in the second before its first checkpoint."""
     command = self_teaching_words(tiny_bert, "STS-B", tiny_glue, tmp_path, "--schedule", "4,3,1")
-    following = TrainStream.next
     for left in kills:
-        def limited(stream, budget=[left]):
-            if not budget[0]:
-                raise KeyboardInterrupt
-            budget[0] -= 1
-            return following(stream)
-
-        monkeypatch.setattr(TrainStream, "next", limited)
-        assert main(command) == 130
-    monkeypatch.setattr(TrainStream, "next", following)
+        with monkeypatch.context() as patch:
+            only(TrainStream, left, patch)
+            assert main(command) == 130
     assert main(command) == 0
     for folder in ("", "stage-4-3"):
         assert_same(left_behind(tmp_path / folder), left_behind(gradual["out"] / folder))

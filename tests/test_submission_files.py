@@ -6,12 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from data_utils import submission
 from data_utils.readers import read_rows
 from data_utils.tasks import get_task
-from data_utils import submission
 from tests.training import run
-
-
 
 
 @pytest.mark.parametrize("name", ["COPA", "MultiRC", "ReCoRD", "RTE"])

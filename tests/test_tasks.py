@@ -79,8 +79,8 @@ def test_metrics_are_those_of_glue_and_all_exist():
 
 def test_every_entry_is_consistent():
     for task in TASKS:
-        assert len(task.raw_labels) == len(task.labels) and len(task.texts) == (1 + task.num_choices if task.num_choices else len(task.texts))
-        assert task.num_choices in (0, len(task.labels)) and (task.num_choices or len(task.texts) in (1, 2))
+        assert len(task.raw_labels) == len(task.labels) and len(task.texts) in ((1 + task.num_choices,) if task.num_choices else (1, 2))
+        assert task.num_choices in (0, len(task.labels))
         assert all(len(spelling) == len(task.labels) for spelling in (*task.spellings, task.submitted_labels) if spelling)
         assert bool(task.form) == bool(task.fields) and (task.form or task.name == "demo" or len(task.hub_texts) == len(task.texts))
         assert len({split.files for split in task.splits}) == len(task.splits)

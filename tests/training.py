@@ -98,6 +98,17 @@ def two_exits(folder: Path) -> tuple[TwoExits, Batch]:
     return network, collate(encode(examples(task, 8), network.tokenizer, 64), np.arange(8), task.name, 0)
 
 
+def only(stream: type, left: int, monkeypatch) -> None:
+    """From now on every sitting ends, as if by Ctrl-C, where it asks for more than `left` batches of streams of this class."""
+    following, budget = stream.next, [left]
+    def limited(self):
+        if not budget[0]:
+            raise KeyboardInterrupt
+        budget[0] -= 1
+        return following(self)
+    monkeypatch.setattr(stream, "next", limited)
+
+
 def run(*words) -> int:
     """The exit status of a command."""
     return main([str(word) for word in words])

@@ -24,7 +24,7 @@ def rows(task: Task, part: Split, data_dir: str | Path) -> Iterator[Row]:
         raise ValueError(f"{where}: expected the columns {needed}, found {dataset.column_names}")
     names = _class_names(task, part, dataset, where)
     official = dict(zip(task.hub_texts, task.texts))
-    for uid, record in enumerate(dataset):
+    for uid, record in enumerate(dataset.to_list()):  # thirty times as fast as row by row
         label = record.pop("label", None)      # the Hub's MRPC test carries true labels: they are not read
         fields = {official.get(name, name): value for name, value in record.items()}
         if part.labelled and label is not None:

@@ -10,7 +10,8 @@ from data_utils.tasks import Task, get_task
 from distill import workers
 from distill.precision import autocast
 from distill.progress import bar
-from models.encoder import Encoder, TaskInfo
+from distill.evaluate import task_info
+from models.encoder import Encoder
 from models.pretrained import pretrained_encoder
 
 PASS_TOKENS = 8192
@@ -19,7 +20,7 @@ PASS_TOKENS = 8192
 def encoder_for(cfg, task: Task, pooling: str = "mean") -> Encoder:
     """The model of the measurements, with a fresh head for `task`."""
     torch.manual_seed(0)
-    return pretrained_encoder(cfg.model, TaskInfo(task.name, task.version, task.texts, task.labels, pooling, choices=task.num_choices), 0.1)
+    return pretrained_encoder(cfg.model, task_info(task, pooling), 0.1)
 
 
 def sentences(cfg, encoder: Encoder, task: Task, tokens: int = 0) -> EncodedDataset:

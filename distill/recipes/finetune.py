@@ -8,7 +8,7 @@ from data_utils.batching import TrainStream
 from data_utils.tasks import Task
 from distill.config import TaskConfig, setting
 from distill.engine import fit
-from distill.evaluate import score
+from distill.evaluate import score, task_info
 from distill.objective import Objective
 from distill.presets import LARGE_WIDTH, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
@@ -16,7 +16,7 @@ from distill.scores import Scores
 from distill.splits import read_splits, split_fingerprints
 from distill.terms import Labels
 from distill.vocabulary import held_vocabulary
-from models.encoder import Encoder, TaskInfo
+from models.encoder import Encoder
 from models.heads import POOLINGS
 from models.pretrained import load_config, pretrained_encoder
 from models.truncate import parse_layers, truncate
@@ -91,8 +91,7 @@ class LabelObjective(Objective):
 def start(cfg: Config, task: Task) -> Encoder:
     """What is fine-tuned, before the first step: cfg.layers of cfg.model, and a new head."""
     torch.manual_seed(cfg.seed)
-    info = TaskInfo(task.name, task.version, task.texts, task.labels, cfg.pooling, choices=task.num_choices)
-    encoder = pretrained_encoder(cfg.model, info, cfg.head_dropout, cfg.random_init)
+    encoder = pretrained_encoder(cfg.model, task_info(task, cfg.pooling), cfg.head_dropout, cfg.random_init)
     return truncate(encoder, parse_layers(cfg.layers, encoder.depth))
 
 

@@ -11,7 +11,6 @@ the student steps after every action, states carry no gradient, dropout is on, t
 they are used, and what selects is a further tenth of train. --preset paper keeps what was published.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -20,15 +19,14 @@ import torch
 
 from data_utils.batching import InTurn, TrainStream
 from data_utils.draws import HELD_OUT, split_quiz
-from data_utils.encode import EncodedDataset, encode
-from data_utils.readers import read_examples
+from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task, get_task
 from distill import workers
 from distill.config import TaskConfig, setting
 from distill.curriculum import POLICIES, Curriculum, Settings
 from distill.distillation import Distillation
 from distill.engine import fit
-from distill.evaluate import check_length, predict, score
+from distill.evaluate import encode_for, predict, score, task_info
 from distill.layer_maps import layer_pairs
 from distill.losses import probability_error
 from distill.meta_teacher import REWARDS, Learning, MetaTeaching, QuizObserver, features
@@ -42,13 +40,12 @@ from distill.teacher_cache import cache_key, cached_teacher
 from distill.terms import ClsStates, Labels, SoftTargets, Term
 from distill.vocabulary import held_vocabulary
 from models.checkpoint import load_encoder
-from models.encoder import Encoder, TaskInfo
+from models.encoder import Encoder
 from models.multitask import MultiTask
 from models.truncate import parse_layers, truncate
 from models.weights import fingerprint
 
 SOFT_LOSSES, SCHEDULES = ("kl", "mse_prob"), ("sequential", "interleaved")
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,13 +146,13 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     start = finetune.start(_stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs), task)
     train, evaluation = read_splits(start, task, cfg)
     data = Data(*split_quiz(train), evaluation)
-    pools = {task.name: data.quiz, **{entry.name: _pool(start, entry, cfg) for entry in others}}
+    pools = {task.name: data.quiz, **{entry.name: split_quiz(encode_for(start, entry, "train", cfg.data_dir, cfg.max_length))[1] for entry in others}}
     run_dir.begin(cfg, facts)
     stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, {f"data {task.name}": facts[f"data {task.name}"]})
     teacher = stages.run("teacher", lambda place: _teach(cfg, task, start, data, place))
     studied, asked = _study(cfg, task, teacher, data, stages)
     torch.manual_seed(cfg.seed)  # the other tasks' heads start alike, whichever fits were made in this sitting
-    student, meta = MultiTask(load_encoder(studied.best), [_info(entry, cfg) for entry in others]), load_encoder(asked.best)
+    student, meta = MultiTask(load_encoder(studied.best), [task_info(entry, cfg.pooling) for entry in others]), load_encoder(asked.best)
     if others:
         heads = stages.run("heads", lambda place: _warm_heads(cfg, student, {entry.name: entry for entry in others}, pools, place),
                            **facts, student=fingerprint(studied.best))
@@ -258,17 +255,6 @@ def _fit(stage: finetune.Config, task: Task, model: Encoder, objective, train: E
     stream = TrainStream(train, task.name, model.tokenizer.pad_token_id, stage.train_batch_size, stage.seed)
     with held_vocabulary(stage, model, data.train, data.quiz, *data.evaluation.values()):
         return fit(model, objective, stream, stage, place, lambda encoder: score(encoder, task, data.evaluation))
-
-
-def _info(task: Task, cfg: Config) -> TaskInfo:
-    return TaskInfo(task.name, task.version, task.texts, task.labels, cfg.pooling, choices=task.num_choices)
-
-
-def _pool(encoder: Encoder, task: Task, cfg: Config) -> EncodedDataset:
-    """The quiz of another task, as `encoder` reads it."""
-    length = cfg.max_length or min(task.max_length, encoder.max_positions or task.max_length)
-    check_length(encoder, length)
-    return split_quiz(encode(read_examples(task, "train", cfg.data_dir), encoder.tokenizer, length, task=task))[1]
 
 
 def _warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools: Mapping[str, EncodedDataset], place: RunDir) -> None:

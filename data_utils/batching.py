@@ -39,6 +39,11 @@ class Batch:
         return int(self.attention_mask.sum())
 
     @property
+    def visible(self) -> Tensor:
+        """The tokens that every token sees, [B, T]: the real ones."""
+        return self.attention_mask
+
+    @property
     def sizes(self) -> np.ndarray:
         """Tokens of each example [B] when its sequences are as long as the longest of them."""
         return self.attention_mask.sum(1).view(-1, self.choices).amax(1).numpy() * self.choices
@@ -77,6 +82,11 @@ class TaskBatches:
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of all parts."""
+        return sum(part.tokens for part in self.parts)
 
     def select(self, rows: Sequence[int]) -> Batch:
         """The examples `rows` of the first batch: any will do, to fill up a rank that has none."""

@@ -66,7 +66,7 @@ class Task:
     spellings: further spellings of the classes, each a tuple like raw_labels. submitted_labels: as a SuperGLUE submission spells them,
         where that is not raw_labels.
     ragged: a crawl whose official files have rows with too few fields (left out) and empty texts (kept); both are counted and said.
-    suite: the benchmark, "glue" or "superglue": where the Hub has it.
+    suite: the benchmark, "glue" or "superglue": where the Hub has it; "corpus" for what is pre-trained on.
     rows, fields, form: the rows of a record; the columns that are read; the texts that they make. For tasks whose texts are no columns.
     num_choices: how many choices an example has, of which one scorer takes one; 0 where classes are the same for all examples.
     group_by: the column whose values group the rows that are judged together; or "pairs", two neighbouring rows.
@@ -217,6 +217,8 @@ TASKS: tuple[Task, ...] = (
     Task("AX-g", _PAIR, "label", _ENTAILMENT_2, _ENTAILMENT_2, ("accuracy", "parity"),
          (Split("test", ("AX-g.jsonl",), "test", submissions=("AX-g.jsonl",)),), "axg", ("premise", "hypothesis"), max_length=320,
          suite="superglue", aliases=_PREMISE, group_by="pairs", predicted_by="RTE"),
+
+    Task("text", ("text",), "", (), (), ("accuracy",), (), "", (), max_length=128, suite="corpus"),  # masked words of any text
 
     Task("demo", ("sentence",), "label", ("first_sense", "second_sense"), _ZERO_ONE, ("accuracy",),
          (Split("train", ("train.tsv",), "train"), Split("dev", ("dev.tsv",), "validation"),

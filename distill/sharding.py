@@ -19,8 +19,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from distill import workers
-from models.encoder import Encoder
 from models.layers import layer_stack
+from models.trunk import Trunk
 
 
 class Alone:
@@ -63,18 +63,18 @@ class Sharded(Alone):
 
 
 def spread(module: nn.Module, fsdp: bool) -> Alone:
-    """What to call in the place of `module`, whose `student` is an Encoder. Sharding replaces its parameters: an optimiser
+    """What to call in the place of `module`, whose `student` is a Trunk. Sharding replaces its parameters: an optimiser
     is to be built after it."""
     kind = Sharded if fsdp else Replicated if workers.world() > 1 else Alone
     return kind(module)
 
 
-def placed(encoder: Encoder, fsdp: bool) -> Encoder:
+def placed(encoder: Trunk, fsdp: bool) -> Trunk:
     """A frozen `encoder`, in place: sharded, or whole on this process's device."""
     return shard(encoder) if fsdp else encoder.to(workers.device())
 
 
-def shard(encoder: Encoder, *around: nn.Module) -> Encoder:
+def shard(encoder: Trunk, *around: nn.Module) -> Trunk:
     """Shard `encoder` layer by layer, in place, then the modules `around` it; parameters move to the device as they are cut.
 
     The encoder may be called by itself, as evaluation does: what it needs outside its layers goes with it.

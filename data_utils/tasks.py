@@ -66,7 +66,7 @@ class Task:
     spellings: further spellings of the classes, each a tuple like raw_labels. submitted_labels: as a SuperGLUE submission spells them,
         where that is not raw_labels.
     ragged: a crawl whose official files have rows with too few fields (left out) and empty texts (kept); both are counted and said.
-    suite: the benchmark, "glue" or "superglue": where the Hub has it; "corpus" for what is pre-trained on.
+    suite: the benchmark, "glue" or "superglue": where the Hub has it.
     rows, fields, form: the rows of a record; the columns that are read; the texts that they make. For tasks whose texts are no columns.
     num_choices: how many choices an example has, of which one scorer takes one; 0 where classes are the same for all examples.
     group_by: the column whose values group the rows that are judged together; or "pairs", two neighbouring rows.
@@ -218,12 +218,13 @@ TASKS: tuple[Task, ...] = (
          (Split("test", ("AX-g.jsonl",), "test", submissions=("AX-g.jsonl",)),), "axg", ("premise", "hypothesis"), max_length=320,
          suite="superglue", aliases=_PREMISE, group_by="pairs", predicted_by="RTE"),
 
-    Task("text", ("text",), "", (), (), ("accuracy",), (), "", (), max_length=128, suite="corpus"),  # masked words of any text
-
     Task("demo", ("sentence",), "label", ("first_sense", "second_sense"), _ZERO_ONE, ("accuracy",),
          (Split("train", ("train.tsv",), "train"), Split("dev", ("dev.tsv",), "validation"),
           Split("test", ("test.tsv",), "test", labelled=False)), "", (), max_length=64),
 )
+
+# What pre-training learns, the masked words of any text: in no folder of tasks, so not in the table.
+TEXT = Task("text", ("text",), "", (), (), ("accuracy",), (), "", (), max_length=128, suite="")
 
 
 def normalise(name: str) -> str:
@@ -241,7 +242,7 @@ def get_task(name: str) -> Task:
 
     ValueError for an unknown name, with the nearest name and the whole list.
     """
-    spellings = {normalise(alias): task for task in TASKS for alias in (task.name, *task.folders)}
+    spellings = {normalise(alias): task for task in (*TASKS, TEXT) for alias in (task.name, *task.folders)}
     found = spellings.get(normalise(name))
     if found is None:
         nearest = difflib.get_close_matches(normalise(name), list(spellings), n=1, cutoff=0.0)[0]

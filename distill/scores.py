@@ -39,8 +39,8 @@ class Scores:
     errors: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     selected_on: str = ""
-    terms: dict[str, float] = field(default_factory=dict)
     predictions: dict[str, Predictions] = field(default_factory=dict, compare=False, repr=False)
+    terms: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict:
         return {name: getattr(self, name) for name in IN_JSON if name != "terms" or self.terms}

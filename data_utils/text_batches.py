@@ -1,6 +1,6 @@
 """Batches of masked text and the order in which they come: a pure function of (seed, position)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,20 @@ class TextBatch(Divisible):
     def masked(self) -> int:
         """Positions with a label."""
         return int((self.target != IGNORED).sum())
+
+    @property
+    def visible(self) -> Tensor:
+        """The tokens that each token sees: [B, T], the real ones; [B, T, T] in packed rows, those of its piece. Padding sees itself there:
+        a softmax over nothing is not a number."""
+        return self.attention_mask if self.pieces is None else self.pieces[:, :, None] == self.pieces[:, None]
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of real tokens of which one sees the other, in all rows."""
+        if self.pieces is None:
+            return int(self.attention_mask.sum(1).square().sum())
+        numbered = self.pieces + torch.arange(len(self))[:, None] * self.pieces.shape[1] + self.pieces.shape[1]
+        return int(numbered[self.pieces > 0].bincount().square().sum())
 
     @property
     def sizes(self) -> np.ndarray:
@@ -106,7 +120,7 @@ class TextStream:
 
 
 class FixedBatches:
-    """Every row once, longest first, in batches of at most `max_tokens` padded tokens: the same each time it is iterated over. A row's masks are
+    """Every row once, longest first, in batches of at most `max_tokens` padded tokens: a sequence of batches that are the same each time. A row's masks are
     a function of (seed, row) alone, so that scores depend on no batch size."""
 
     def __init__(self, rows: Rows, masking: Masking, seed: int, max_tokens: int):
@@ -116,12 +130,12 @@ class FixedBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[TextBatch]:
-        for rows in self.batches:
-            tokens = self.rows.read(rows)
-            drawn = [self.masking.apply(tokens.ids[index:index + 1], tokens.real[index:index + 1],
-                                        np.random.default_rng([self.seed, row, FIXED])) for index, row in enumerate(rows)]
-            yield _batch(rows, tokens, *map(np.concatenate, zip(*drawn)))
+    def __getitem__(self, index: int) -> TextBatch:
+        rows = self.batches[index]
+        tokens = self.rows.read(rows)
+        drawn = [self.masking.apply(tokens.ids[place:place + 1], tokens.real[place:place + 1], np.random.default_rng([self.seed, row, FIXED]))
+                 for place, row in enumerate(rows)]
+        return _batch(rows, tokens, *map(np.concatenate, zip(*drawn)))
 
 
 def fixed_batches(corpus: Corpus, documents: np.ndarray, layout: str, length: int, masking: Masking, seed: int, max_tokens: int) -> FixedBatches:

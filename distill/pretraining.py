@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from data_utils.text_batches import IGNORED, TextBatch
+from data_utils.masking import IGNORED
+from data_utils.text_batches import TextBatch
 from distill import workers
 from distill.distillation import Distillation, WeightedTerm
 from distill.precision import autocast

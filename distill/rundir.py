@@ -141,7 +141,7 @@ class RunDir:
         self.log_file, self.scores_file, self.done_file = (self.path / name for name in
                                                            ("log.jsonl", "scores.json", "DONE"))
         self._lock = None
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[RunDir], None]] = []
 
     def begin(self, config, facts: dict | None = None) -> None:
         """Claim the folder for `config`. ValueError where it holds a run with other settings or other `facts` (what it
@@ -216,10 +216,10 @@ class RunDir:
             file.write(json.dumps(record) + "\n")
         if "scores" in record:
             for listener in self._listeners:
-                listener()
+                listener(self)
 
-    def on_scores(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever scores were logged."""
+    def on_scores(self, listener: Callable[["RunDir"], None]) -> None:
+        """Call `listener` with this run whenever scores were logged."""
         self._listeners.append(listener)
 
     def rewind_log(self, step: int) -> None:

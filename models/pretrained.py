@@ -114,7 +114,7 @@ def masked_lm(name: str, fresh_head: bool = False, random_init: bool = False) ->
         return fresh_masked_lm(config, load_tokenizer(name))
     model, report = _load(partial(AutoModelForMaskedLM.from_pretrained, dtype=torch.float32, output_loading_info=True), name, "weights")
     missing = sorted(report["missing_keys"])
-    of_head = all(key.startswith((layout.dense, layout.norm, layout.bias)) for key in missing)
+    of_head = all(key.startswith((layout.dense, layout.norm, layout.bias)) or key in model.all_tied_weights_keys for key in missing)
     if missing and not (fresh_head and of_head):
         raise ValueError(f"{name!r} is no masked language model: transformers would begin {', '.join(missing[:4])} at random, and a "
                          "student would learn noise. Take a model with such a head, or train one first: "

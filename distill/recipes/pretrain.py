@@ -14,7 +14,9 @@ import torch
 
 from data_utils.corpus import Corpus
 from data_utils.tasks import Task
-from data_utils.text_batches import LAYOUTS, Masking, TextStream, fixed_batches
+from data_utils.masking import Masking
+from data_utils.text_batches import TextStream, fixed_batches
+from data_utils.text_rows import LAYOUTS
 from distill.config import TrainConfig, setting
 from distill.distillation import WeightedTerm
 from distill.engine import fit
@@ -172,8 +174,8 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     train, held = corpus.split()
     stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, masking)
     batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, masking, VALIDATION_SEED, EVAL_TOKENS)
-    run_dir.on_scores(partial(draw_curves, run_dir))
-    return fit(student, objective, stream, cfg, run_dir, Validation(objective, list(batches), cfg))
+    run_dir.on_scores(draw_curves)
+    return fit(student, objective, stream, cfg, run_dir, Validation(objective, batches, cfg))
 
 
 def check_fit(cfg: Config, corpus: Corpus, models: list[MaskedLM]) -> None:

@@ -84,8 +84,10 @@ def shard(encoder: Trunk, *around: nn.Module) -> Trunk:
                          "`torchrun --nproc_per_node N -m distill ...`, or leave --fsdp away")
     mesh = init_device_mesh(workers.device().type, (workers.world(),))
     owner, name = layer_stack(encoder.backbone)
-    for module in (*getattr(owner, name), encoder, *around):
+    for module in getattr(owner, name):
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for module in (encoder, *around):  # embeddings and heads: losses over a vocabulary read them after the pass
+        fully_shard(module, mesh=mesh, reshard_after_forward=False)
     return encoder
 
 

@@ -1,12 +1,11 @@
 """Pre-training on tiny models and real code paths: what is learned, resumed, shared out over ranks, counted, drawn, and refused."""
 
 import json
-import random
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
+from transformers import AutoModelForMaskedLM
 
 from data_utils.corpus import Corpus
 from data_utils.masking import IGNORED, Masking
@@ -19,37 +18,14 @@ from distill.teacher import LiveTeacher
 from distill.terms import AttentionScores, HiddenStates, Relations
 from models.pretrained import masked_lm
 from models.truncate import truncate
-from tests.corpora import packed
+from tests.pretraining import words, write_places
 from tests.tiny import WORDS, write_bert
 from tests.training import assert_same, left_behind, only, run
-
-SMALL = ["--max_length", "24", "--train_batch_size", "8", "--max_steps", "12", "--eval_steps", "6", "--logging_steps", "3", "--mlm_smoothing", "0.7",
-         "--relation_heads", "8", "--student", "uniform:2", "--learning_rate", "1e-3"]
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """A teacher with a head, an encoder without one, and a corpus of 60 documents."""
-    root, draw = tmp_path_factory.mktemp("pretrain"), random.Random(0)
-    write_bert(root / "bare")
-    write_bert(root / "teacher")
-    torch.manual_seed(1)
-    config = BertConfig.from_pretrained(root / "teacher")
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1
-    model = BertForMaskedLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.15)
-    model.save_pretrained(root / "teacher")
-    text = "\n\n".join(" ".join(draw.choices(WORDS, k=draw.randint(3, 60))) for _ in range(60))
-    (root / "text.txt").write_text(text)
-    packed([root / "text.txt"], masked_lm(str(root / "teacher")).tokenizer, root / "corpus")
-    return root
-
-
-def words(places, out, *more):
-    return ["train", "pretrain", "text", "--corpus", str(places / "corpus"), "--teacher", str(places / "teacher"), "--output_dir", str(out), *SMALL,
-            *more]
+    return write_places(tmp_path_factory.mktemp("pretrain"))
 
 
 def log_of(folder):

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_utils.corpus import Corpus, id_type
 from data_utils.corpus import documents, pack, sources
-from data_utils.corpus.documents import fragments
+from data_utils.corpus.documents import RULES, fragments, pieces
 from models.pretrained import load_tokenizer
 from tests.corpora import content, documents_of, packed, story, texts
 
@@ -58,6 +58,12 @@ def test_wikitext_gives_articles_with_its_hyphens_joined_and_its_unknown_words_u
     for name, word in (("wiki.train.raw", "<unk>"), ("wiki.valid.tokens", "UNK")):
         path = written(tmp_path, name, ARTICLES)
         assert documents_of(path) == documents_of(path, "line") == [FIRST.format(word, word), f"= B = = = = Deep = = = {word}-class ship"]
+
+
+def test_hyphens_of_wikitext_are_joined_wherever_a_long_line_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "PIECE", 64)
+    path = written(tmp_path, "wiki.test.raw", "two @-@ part " * 500)
+    assert documents_of(path) == [("two-part " * 500).strip()]
 
 
 @pytest.mark.realdata
@@ -129,17 +135,20 @@ def test_a_line_of_five_million_characters_is_one_document(words, tmp_path):
 
 
 def test_text_without_white_space_is_cut_between_characters_and_said(words, tmp_path):
-    packing = packed([written(tmp_path, "a.txt", "中" * 100_000)], words, tmp_path / "out")  # BERT parts Chinese characters
-    assert packing.corpus.tokens == 100_000 and packing.facts["cuts_inside_words"] > 0
+    path = written(tmp_path, "a.txt", "中" * 100_000 + "\n" + " " * 100_000 + "\nday")
+    assert documents_of(path, "blank") == ["中" * 100_000, "day"]
+    packing = packed([path], words, tmp_path / "out")  # BERT parts Chinese characters
+    assert packing.corpus.tokens == 100_001 and packing.facts["cuts_inside_words"] > 0
 
 
 def test_a_file_is_read_in_bounded_memory(tmp_path):
     path = written(tmp_path, "a.txt", " ".join([story(10_000)] * 100))
     tracemalloc.start()
-    total = sum(len(fragment.text) for fragment in fragments(path.open("rb")))
+    with path.open("rb") as file:
+        lengths = [sum(map(len, piece.texts)) for piece in pieces(fragments(file), RULES["file"])]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert total > 4_000_000 and peak < 500_000
+    assert sum(lengths) > 4_000_000 and max(lengths) <= 2 * documents.PIECE and peak < 500_000
 
 
 def test_packing_holds_a_batch_and_not_the_corpus(words, tmp_path, monkeypatch):

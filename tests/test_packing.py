@@ -166,7 +166,7 @@ def test_a_folder_in_which_another_process_packs_is_refused(words, text, tmp_pat
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tiny_bert, small_disk, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("\n\n".join(story(100, seed) for seed in range(800)))
     filler = small_disk / "filler"
-    filler.write_bytes(bytes(3_900_000))
+    filler.write_bytes(bytes(4_100_000))
     assert main(command([tmp_path / "a.txt"], tiny_bert, small_disk / "out")) == 1
     assert "No space left on device" in capsys.readouterr().err
     filler.unlink()

@@ -19,8 +19,9 @@ def run(given: argparse.Namespace) -> None:
 def told(packed: Packed, seconds: float) -> list[str]:
     """The lines that tell what was packed and what was left out."""
     corpus, facts = packed.corpus, packed.facts
+    sources = len(facts["settings"]["sources"])
     lines = [f"{corpus.folder}: {corpus.documents:,} documents, {corpus.tokens:,} tokens ({facts['dtype']}) of {facts['bytes'] / 1e6:,.1f} MB of "
-             f"text in {len(facts['settings']['sources']):,} sources"]
+             f"text in {sources:,} source{'s' * (sources > 1)}"]
     dropped = {"blank rows": facts["blank_rows"], "sources without a document": facts["empty_sources"],
                "documents without a token": facts["documents_without_tokens"]}
     left_out = ", ".join(f"{count:,} {name}" for name, count in dropped.items() if count)

@@ -88,6 +88,11 @@ def _batch(rows: np.ndarray, tokens: RowTokens, shown: np.ndarray, target: np.nd
                      torch.from_numpy(target), *packed)
 
 
+def unmasked(tokens: RowTokens) -> TextBatch:
+    """These rows as they are, nothing to be guessed."""
+    return _batch(np.arange(len(tokens.ids)), tokens, tokens.ids, np.full_like(tokens.ids, IGNORED))
+
+
 class TextStream:
     """A BatchStream of `batch_size` rows a step, similar lengths together; the last batch of an epoch may be short. Order: a function of
     (seed, epoch). Masks are drawn anew each time, over the whole batch: a function of (seed, position), whatever ranks and micro-batches."""

@@ -95,6 +95,9 @@ def test_rows_of_the_hub_are_documents_and_wikitext_rows_are_lines(monkeypatch):
         sources.find_sources(["hub:other:config:train"], None)
     with pytest.raises(ValueError, match="expected hub:NAME:CONFIG:SPLIT"):
         sources.find_sources(["hub:other"], None)
+    monkeypatch.setattr(sources, "reachable", lambda: False)
+    with pytest.raises(ValueError, match="hub:other::train: the Hub cannot be reached. Give a text file"):
+        sources.find_sources(["hub:other::train"], None)
 
 
 # ---- ids

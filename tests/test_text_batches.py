@@ -210,6 +210,12 @@ def test_a_resumed_stream_gives_the_same_batches(layout, corpus):
     assert not same(source.next(), other.next())
 
 
+def test_steps_of_an_epoch_mask_other_places():
+    source = stream(made_up([14] * 64), "padded")
+    places = {(batch.target != IGNORED).numpy().tobytes() for batch in (source.next() for _ in range(source.steps_per_epoch))}
+    assert len(places) == source.steps_per_epoch == 8
+
+
 def test_an_epoch_has_another_order_and_a_row_other_masks_each_time(corpus):
     source = stream(corpus)
     first, second = ([source.next() for _ in range(source.steps_per_epoch)] for _ in range(2))

@@ -124,7 +124,7 @@ def _read(sources: Sequence[Source], begun: Progress) -> Iterator[tuple[Piece, P
             has_text = has_text or bool(piece.texts)
             whole = piece.position is None
             at = changed(at, source=number + whole, position=piece.position or 0, blank_rows=at.blank_rows + piece.blank,
-                         empty_sources=at.empty_sources + (whole and not has_text),
+                         empty_sources=at.empty_sources + (not has_text),  # only a source's last piece may be without text
                          cuts_inside_words=at.cuts_inside_words + piece.inside)
             yield piece, at
 

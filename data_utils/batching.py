@@ -1,8 +1,9 @@
 """Batches and the order in which they come: a pure function of (seed, epoch, step)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -13,8 +14,35 @@ from data_utils.encode import EncodedDataset, expand
 POOL_BATCHES = 32  # batches that are drawn together and sorted by length: little padding, still random
 
 
+class Divisible(ABC):
+    """A batch that can be cut up over micro-batches and ranks."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> np.ndarray:
+        """Tokens of each example [B]."""
+
+    @abstractmethod
+    def select(self, rows: Sequence[int] | np.ndarray) -> Self:
+        """The examples `rows`, padded only to the longest of them."""
+
+    def split(self, max_tokens: int) -> list[Self]:
+        """Micro-batches of at most `max_tokens` padded tokens (at least one example each), longest first."""
+        sizes = self.sizes
+        order = np.argsort(-sizes, kind="stable")
+        return [self.select(rows) for rows in token_budget(order, sizes, max_tokens)]
+
+    def shard(self, rank: int, world: int) -> Self | None:
+        """Rank `rank`'s share: every `world`-th example by falling length, so that ranks do equal work.
+
+        None for a rank that is left without an example.
+        """
+        rows = np.argsort(-self.sizes, kind="stable")[rank::world]
+        return self.select(rows) if len(rows) else None
+
+
 @dataclass(frozen=True)
-class Batch:
+class Batch(Divisible):
     """B examples, padded on the right to the longest, T.
 
     task; uid [B] int64, the key of every cache; input_ids, attention_mask, token_type_ids [B, T] int64;
@@ -39,30 +67,20 @@ class Batch:
         return int(self.attention_mask.sum())
 
     @property
+    def visible(self) -> Tensor:
+        """The tokens that every token sees, [B, T]: the real ones."""
+        return self.attention_mask
+
+    @property
     def sizes(self) -> np.ndarray:
         """Tokens of each example [B] when its sequences are as long as the longest of them."""
         return self.attention_mask.sum(1).view(-1, self.choices).amax(1).numpy() * self.choices
 
     def select(self, rows: Sequence[int] | np.ndarray) -> "Batch":
-        """The examples `rows`, padded only to the longest of them."""
         sequences = torch.from_numpy(expand(np.asarray(rows), self.choices))
         width = int(self.attention_mask[sequences].sum(1).max())
         return Batch(self.task, self.uid[rows], self.input_ids[sequences, :width], self.attention_mask[sequences, :width],
                      self.token_type_ids[sequences, :width], self.target[rows], self.choices)
-
-    def split(self, max_tokens: int) -> list["Batch"]:
-        """Micro-batches of at most `max_tokens` padded tokens (at least one example each), longest first."""
-        sizes = self.sizes
-        order = np.argsort(-sizes, kind="stable")
-        return [self.select(rows) for rows in token_budget(order, sizes, max_tokens)]
-
-    def shard(self, rank: int, world: int) -> "Batch | None":
-        """Rank `rank`'s share: every `world`-th example by falling length, so that ranks do equal work.
-
-        None for a rank that is left without an example.
-        """
-        rows = np.argsort(-self.sizes, kind="stable")[rank::world]
-        return self.select(rows) if len(rows) else None
 
     def to(self, device) -> "Batch":
         return Batch(self.task, *(tensor.to(device, non_blocking=True) for tensor in
@@ -77,6 +95,11 @@ class TaskBatches:
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of all parts."""
+        return sum(part.tokens for part in self.parts)
 
     def select(self, rows: Sequence[int]) -> Batch:
         """The examples `rows` of the first batch: any will do, to fill up a rank that has none."""
@@ -135,11 +158,20 @@ def sequential_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]
     return list(token_budget(np.argsort(-lengths, kind="stable"), lengths, max_tokens))
 
 
-class TrainStream:
-    """Shuffled batches of `batch_size` examples, similar lengths together; the last batch of an epoch may be short.
+def shuffled_batches(sizes: np.ndarray, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Examples of these sizes in batches of `batch_size` (one may be short), similar sizes together: of a drawn permutation, pools of
+    POOL_BATCHES batches are sorted by size, and then the batches shuffled."""
+    shuffled = generator.permutation(len(sizes))
+    batches = []
+    for start in range(0, len(shuffled), batch_size * POOL_BATCHES):
+        pool = shuffled[start:start + batch_size * POOL_BATCHES]
+        pool = pool[np.argsort(sizes[pool], kind="stable")]
+        batches += [pool[i:i + batch_size] for i in range(0, len(pool), batch_size)]
+    return [batches[i] for i in generator.permutation(len(batches))]
 
-    Epoch e draws a permutation from (seed, e), sorts pools of POOL_BATCHES batches by length, and shuffles the batches.
-    """
+
+class TrainStream:
+    """Shuffled batches of `batch_size` examples, similar lengths together, in an order that is a function of (seed, epoch)."""
 
     def __init__(self, dataset: EncodedDataset, task: str, pad_id: int, batch_size: int, seed: int):
         self.dataset, self.task, self.pad_id = dataset, task, pad_id
@@ -150,15 +182,7 @@ class TrainStream:
 
     def epoch_order(self, epoch: int) -> list[np.ndarray]:
         """The batches (rows) of an epoch: a pure function of (seed, epoch)."""
-        generator = np.random.default_rng([self.seed, epoch])
-        shuffled = generator.permutation(len(self.dataset))
-        sizes = self.dataset.sizes
-        batches = []
-        for start in range(0, len(shuffled), self.batch_size * POOL_BATCHES):
-            pool = shuffled[start:start + self.batch_size * POOL_BATCHES]
-            pool = pool[np.argsort(sizes[pool], kind="stable")]
-            batches += [pool[i:i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
-        return [batches[i] for i in generator.permutation(len(batches))]
+        return shuffled_batches(self.dataset.sizes, self.batch_size, np.random.default_rng([self.seed, epoch]))
 
     def next(self) -> Batch:
         epoch, step = divmod(self.position, self.steps_per_epoch)

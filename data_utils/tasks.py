@@ -223,6 +223,9 @@ TASKS: tuple[Task, ...] = (
           Split("test", ("test.tsv",), "test", labelled=False)), "", (), max_length=64),
 )
 
+# What pre-training learns, the masked words of any text: in no folder of tasks, so not in the table.
+TEXT = Task("text", ("text",), "", (), (), ("accuracy",), (), "", (), max_length=128, suite="")
+
 
 def normalise(name: str) -> str:
     """`name` in lower case without punctuation: "SST-2", "sst2" and "SST_2" are one spelling."""
@@ -239,7 +242,7 @@ def get_task(name: str) -> Task:
 
     ValueError for an unknown name, with the nearest name and the whole list.
     """
-    spellings = {normalise(alias): task for task in TASKS for alias in (task.name, *task.folders)}
+    spellings = {normalise(alias): task for task in (*TASKS, TEXT) for alias in (task.name, *task.folders)}
     found = spellings.get(normalise(name))
     if found is None:
         nearest = difflib.get_close_matches(normalise(name), list(spellings), n=1, cutoff=0.0)[0]

@@ -13,7 +13,7 @@ VERBS = {"train": "train a recipe on a task: finetune (a teacher), sense_kd (a s
          "evaluate": "score a checkpoint, own or downloaded",
          "bench": "measure speed against the obvious alternatives",
          "report": "collect scores of finished runs, print and render tables",
-         "data": "name tasks, write the demo task, describe the tasks that are there, print what is held out"}
+         "data": "name tasks, write the demo task, describe the tasks that are there, print what is held out, pack text to pre-train on"}
 
 
 def usage() -> str:
@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
         return 2
     first = os.environ.get("RANK", "0") == "0"  # torchrun's: what is the same on every rank is said once
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", str(verb == "data").lower())  # threads would be in the way of training's processes
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # waiting threads spin briefly: libgomp's own count is up to 50 times
     # slower on a shared machine, none at all a tenth slower on a quiet one

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from data_utils.batching import TrainStream
 from data_utils.tasks import Task
@@ -26,6 +27,7 @@ from distill.vocabulary import held_vocabulary
 from models.checkpoint import checkpoint_config, load_encoder
 from models.encoder import Encoder
 from models.heads import SenseLookup
+from models.outputs import Outputs
 from models.pretrained import pretrained_encoder
 from models.truncate import adapt, is_layer_spec, parse_layers, truncate
 from models.weights import fingerprint
@@ -96,9 +98,11 @@ class Distillation(Objective):
         return {name: weight(progress) if callable(weight) else weight for name, weight in self.term_weights.items()}
 
     def forward(self, student, batch, progress):
-        found, target, weights = student(batch), self.teacher(batch), self.weights(progress)
-        nothing = 0.0 * found.logits.sum()  # so that every parameter has a gradient in every step: ranks wait for each
-        return {name: nothing + (term(found, target, batch) if weights[name] else 0.0 * sum(map(torch.sum, term.parameters())))
+        return self.sums(student(batch), self.teacher(batch), batch, self.weights(progress))
+
+    def sums(self, found: Outputs, target: Outputs, batch, weights: dict[str, float]) -> dict[str, Tensor]:
+        """The sum of each term over a micro-batch, of student (`found`) and teacher (`target`)."""
+        return {name: found.nothing + (term(found, target, batch) if weights[name] else 0.0 * sum(map(torch.sum, term.parameters())))
                 for name, term in self.terms.items()}
 
 

@@ -15,6 +15,7 @@ from distill import workers
 from distill.config import TrainConfig
 from distill.objective import Objective
 from distill.optim import build_optimizer
+from distill.pace import Pace
 from distill.precision import autocast, check_precision
 from distill.progress import bar
 from distill.rundir import RunDir, write_folder, write_json
@@ -60,6 +61,7 @@ class Training:
     best: Scores | None = None
     latest: Scores | None = None
     examples: int = 0
+    tokens: int = 0
     term_sums: dict[str, torch.Tensor] = field(default_factory=dict)  # since the last line of the log
     term_counts: dict[str, int] = field(default_factory=dict)
 
@@ -95,7 +97,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
         student.compile(dynamic=True)  # few graphs for all lengths
     eval_every = cfg.eval_steps or stream.steps_per_epoch
     save_every = cfg.save_steps or eval_every
-    started = time.monotonic() - run_dir.logged_seconds()
+    started, pace = time.monotonic() - run_dir.logged_seconds(), Pace(cfg)
     with bar(steps, "train", "step", run.step) as progress_bar, _signals() as received:
         if evaluate and cfg.eval_on_start and run.step == 0:
             _score(run, student, evaluate, run_dir)
@@ -110,9 +112,10 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             run.step += 1
             stream.observe(student, run.step)
             progress_bar.update()
-            _note_terms(run, sums, counts, weights, len(batch))
+            _note_terms(run, sums, counts, weights, batch)
+            pace.note(batch.tokens, objective.flops(batch))
             if run.step % cfg.logging_steps == 0 or run.step == steps:
-                _log(run, objective, run_dir, cfg, steps, started)
+                _log(run, objective, run_dir, cfg, steps, {**pace.take(), "seconds": round(time.monotonic() - started, 3)})
 
             if evaluate and (run.step % eval_every == 0 or run.step == steps):
                 _evaluate(run, student, evaluate, run_dir)
@@ -193,14 +196,15 @@ def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> N
 
 
 def _note_terms(run: Training, sums: dict[str, torch.Tensor], counts: dict[str, int], weights: dict[str, float],
-                examples: int) -> None:
+                batch) -> None:
     for name in (name for name in sums if weights[name]):  # without a weight a term may not have been computed
         run.term_sums[name] = run.term_sums.get(name, 0) + sums[name]
         run.term_counts[name] = run.term_counts.get(name, 0) + counts[name]
-    run.examples += examples
+    run.examples += len(batch)
+    run.tokens += batch.tokens
 
 
-def _log(run: Training, objective: Objective, run_dir: RunDir, cfg: TrainConfig, steps: int, started: float) -> None:
+def _log(run: Training, objective: Objective, run_dir: RunDir, cfg: TrainConfig, steps: int, times: dict) -> None:
     """One line of log.jsonl: each term (its mean since the last line over the steps in which it had a weight, unweighted),
     each weight, rate, speed."""
     totals = workers.total({name: float(value) for name, value in run.term_sums.items()})
@@ -208,12 +212,11 @@ def _log(run: Training, objective: Objective, run_dir: RunDir, cfg: TrainConfig,
         terms = {name: total / max(run.term_counts[name], 1) for name, total in totals.items()}
         weights = objective.weights((run.step - 1) / steps)
         run_dir.log({"step": run.step, "progress": run.step / steps, "terms": terms, "weights": weights,
-                     "learning_rate": run.optimizer.param_groups[0]["lr"], "examples": run.examples,
-                     "seconds": round(time.monotonic() - started, 3)})
+                     "learning_rate": run.optimizer.param_groups[0]["lr"], "examples": run.examples, "tokens": run.tokens, **times})
         line_before = (run.step - 1) // cfg.logging_steps * cfg.logging_steps
         if line_before < min(SETTLED, steps) <= run.step:
             _warn_of_scales(terms, weights, cfg)
-    run.term_sums, run.term_counts, run.examples = {}, {}, 0
+    run.term_sums, run.term_counts, run.examples, run.tokens = {}, {}, 0, 0
 
 
 def _warn_of_scales(terms: dict[str, float], weights: dict[str, float], cfg: TrainConfig) -> None:
@@ -229,7 +232,7 @@ def _score(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> Scor
     with torch.no_grad():
         scores = evaluate(student)
     if workers.is_main():
-        run_dir.log({"step": run.step, "scores": scores.values})
+        run_dir.log({"step": run.step, "scores": scores.values, **({"heldout": scores.terms} if scores.terms else {})})
     return scores
 
 

@@ -5,22 +5,25 @@
     skip          2  4                      the same without embeddings and last layer (PKD-Skip, arXiv 1908.09355)
     last          4  5                      the teacher's last layers but one (PKD-Last)
     first         1  2                      its first layers (MPDistil's published code)
+    top                 6                   3:6, last layer and last layer (DistilBERT, arXiv 1910.01108, L_cos)
 """
 
 import re
 
-LAYER_MAPS = ("uniform", "skip", "last", "first")
+LAYER_MAPS = ("uniform", "skip", "last", "first", "top")
 SHALLOW = 12  # layers; the relations of deeper teachers are read below their top
 
 
 def layer_pairs(spec: str, student: int, teacher: int) -> tuple[tuple[int, int], ...]:
     """Pairs (student layer, teacher layer) for models of `student` and `teacher` layers.
 
-    `spec`: uniform, skip, last or first, or pairs as 1:2,2:4. ValueError for anything else.
+    `spec`: uniform, skip, last, first or top, or pairs as 1:2,2:4. ValueError for anything else.
     """
     uniform = tuple((layer, round(layer * teacher / student)) for layer in range(student + 1))
     if spec == "uniform":
         return uniform
+    if spec == "top":
+        return ((student, teacher),)
     if spec in LAYER_MAPS:
         if student == 1:
             raise ValueError(f"--layer_map {spec}: a student of one layer has none below its last; give pairs, as 1:{teacher}")

@@ -97,46 +97,61 @@ def mean_squared_error(student_BTD: Tensor, teacher_BTD: Tensor) -> Tensor:
     return (student_BTD.float() - teacher_BTD.detach().float()).square().mean(-1)
 
 
-def attention_error(student_QK: tuple[Tensor, Tensor], teacher_QK: tuple[Tensor, Tensor], mask_BT: Tensor, heads: int) -> Tensor:
+def cosine_distance(student_BTD: Tensor, teacher_BTD: Tensor) -> Tensor:
+    """1 - <s, t> / (|s| |t|): vectors [..., D] twice -> [...], from 0 to 2. Gradient to the student only.
+
+    DistilBERT (Sanh et al. 2019, arXiv 1910.01108), L_cos.
+    """
+    return 1 - F.cosine_similarity(student_BTD.float(), teacher_BTD.detach().float(), dim=-1)
+
+
+def attention_error(student_QK: tuple[Tensor, Tensor], teacher_QK: tuple[Tensor, Tensor], mask: Tensor, heads: int) -> Tensor:
     """Squared differences of attention scores before the softmax, mean over the keys j, summed over the heads:
 
         sum_h mean_j (a^S_hij - a^T_hij)^2      a_hij = <q_hi, k_hj> / sqrt(d)
 
     queries and keys [B, T, D] of student and teacher (widths may differ, the number of heads may not), mask [B, T], 1 for
-    real tokens -> [B, T], one value per query; those at padding mean nothing. Gradient to the student only.
+    real tokens, or [B, T, T], which keys a query sees -> [B, T], one value per query; those at padding mean nothing. Gradient
+    to the student only.
     TinyBERT (arXiv 1909.10351), eq. 7. Differs: keys at padding are left out, there they add 0 to a mean over all; of
     DeBERTa's scores the content part alone.
     """
     student, teacher = (_scores(query, key, heads) for query, key in (student_QK, tuple(part.detach() for part in teacher_QK)))
-    real_BT = mask_BT.to(student.dtype)
-    return ((student - teacher).square() * real_BT[:, None, None]).sum((1, 3)) / real_BT.sum(1, keepdim=True)
+    seen_BqT = _keys(mask).to(student.dtype)
+    return ((student - teacher).square() * seen_BqT[:, None]).sum((1, 3)) / seen_BqT.sum(-1)
 
 
-def relation_kl(student_BTD: Tensor, teacher_BTD: Tensor, mask_BT: Tensor, heads: int, chunk: int = 0) -> Tensor:
+def relation_kl(student_BTD: Tensor, teacher_BTD: Tensor, mask: Tensor, heads: int, chunk: int = 0) -> Tensor:
     """KL between self-attention relations of the same vectors (all queries, all keys, or all values), summed over heads:
 
         sum_h KL(R^T_hi || R^S_hi)      R_h = softmax over j of <x_hi, x_hj> / sqrt(D / heads)
 
     vectors [B, T, D] of student and teacher, re-split into `heads` relation heads, which must divide both widths; mask
-    [B, T], 1 for real tokens -> [B, T], one value per row i; those at padding mean nothing. Gradient to the student only.
+    [B, T], 1 for real tokens, or [B, T, T], which j an i sees (one at least) -> [B, T], one value per row i; those at padding
+    mean nothing. Gradient to the student only.
     `chunk` examples at a time are held in memory, forward and backward (0: all); the value does not depend on it.
     MiniLMv2 (Wang et al. 2021, arXiv 2012.15828), eq. 4 to 7.
     """
     teacher_BTD, size = teacher_BTD.detach(), chunk or len(student_BTD)
-    parts = zip(student_BTD.split(size), teacher_BTD.split(size), mask_BT.split(size), strict=True)
+    parts = zip(student_BTD.split(size), teacher_BTD.split(size), mask.split(size), strict=True)
     if size >= len(student_BTD):
         return _relation_kl(*next(parts), heads)
     return torch.cat([checkpoint(_relation_kl, *part, heads, use_reentrant=False) for part in parts])
 
 
-def _relation_kl(student_BTD: Tensor, teacher_BTD: Tensor, mask_BT: Tensor, heads: int) -> Tensor:
+def _relation_kl(student_BTD: Tensor, teacher_BTD: Tensor, mask: Tensor, heads: int) -> Tensor:
     """sum_j p_j (log p_j - log q_j) = lse(b) - lse(a) + sum_j p_j (a_j - b_j) for p = softmax(a), q = softmax(b)."""
-    padding_B11T = (mask_BT == 0)[:, None, None]
+    hidden_B1qT = (_keys(mask) == 0)[:, None]
     student, teacher = _scores(student_BTD, student_BTD, heads), _scores(teacher_BTD, teacher_BTD, heads)
-    student_total, teacher_total = (scores.masked_fill(padding_B11T, float("-inf")).logsumexp(-1, keepdim=True)
+    student_total, teacher_total = (scores.masked_fill(hidden_B1qT, float("-inf")).logsumexp(-1, keepdim=True)
                                     for scores in (student, teacher))
-    share_BHTT = (teacher - teacher_total).exp().masked_fill(padding_B11T, 0.0)
+    share_BHTT = (teacher - teacher_total).exp().masked_fill(hidden_B1qT, 0.0)
     return ((student_total - teacher_total).squeeze(-1) + (share_BHTT * (teacher - student)).sum(-1)).sum(1)
+
+
+def _keys(mask: Tensor) -> Tensor:
+    """Which keys each query sees, [B, 1 or T, T], of a mask [B, T] or [B, T, T]."""
+    return mask[:, None] if mask.dim() == 2 else mask
 
 
 def _scores(query_BTD: Tensor, key_BTD: Tensor, heads: int) -> Tensor:

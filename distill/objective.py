@@ -20,6 +20,11 @@ class Objective(nn.Module):
         """Each term's weight at `progress` in [0, 1]; weight schedules live here."""
         raise NotImplementedError
 
+    def flops(self, batch) -> float:
+        """Floating point operations of the matrix products of one step over `batch`, forward and backward, teacher included; 0
+        where they are not counted."""
+        return 0.0
+
     def forward(self, student: nn.Module, batch, progress: float) -> dict[str, Tensor]:
         """The sum (a scalar tensor) of each term over one micro-batch; the keys of counts(). At weight 0 any sum will do."""
         raise NotImplementedError

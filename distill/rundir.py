@@ -141,6 +141,7 @@ class RunDir:
         self.log_file, self.scores_file, self.done_file = (self.path / name for name in
                                                            ("log.jsonl", "scores.json", "DONE"))
         self._lock = None
+        self._listeners: list[Callable[[RunDir], None]] = []
 
     def begin(self, config, facts: dict | None = None) -> None:
         """Claim the folder for `config`. ValueError where it holds a run with other settings or other `facts` (what it
@@ -213,6 +214,13 @@ class RunDir:
         """Append a line to log.jsonl."""
         with self.log_file.open("a") as file:
             file.write(json.dumps(record) + "\n")
+        if "scores" in record:
+            for listener in self._listeners:
+                listener(self)
+
+    def on_scores(self, listener: Callable[["RunDir"], None]) -> None:
+        """Call `listener` with this run whenever scores were logged."""
+        self._listeners.append(listener)
 
     def rewind_log(self, step: int) -> None:
         """Drop the log's lines beyond `step`: they will be written again."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-IN_JSON = ("values", "selection", "errors", "counts", "selected_on")
+IN_JSON = ("values", "selection", "errors", "counts", "selected_on", "terms")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Scores:
 
     `selection` is the mean of the task's metrics on the split `selected_on`. `errors` are bootstrap standard errors over
     the examples, `counts` the number of examples, of the same keys. `predictions`, by split, are what the metrics were
-    computed from: where they are known, and never in JSON.
+    computed from: where they are known, and never in JSON. `terms`: the terms of the loss on the selecting split, where they were
+    computed there.
     """
 
     values: dict[str, float]
@@ -39,9 +40,10 @@ class Scores:
     counts: dict[str, int] = field(default_factory=dict)
     selected_on: str = ""
     predictions: dict[str, Predictions] = field(default_factory=dict, compare=False, repr=False)
+    terms: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict:
-        return {name: getattr(self, name) for name in IN_JSON}
+        return {name: getattr(self, name) for name in IN_JSON if name != "terms" or self.terms}
 
     @classmethod
     def from_json(cls, content: dict) -> "Scores":

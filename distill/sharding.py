@@ -19,8 +19,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from distill import workers
-from models.encoder import Encoder
 from models.layers import layer_stack
+from models.trunk import Trunk
 
 
 class Alone:
@@ -63,18 +63,18 @@ class Sharded(Alone):
 
 
 def spread(module: nn.Module, fsdp: bool) -> Alone:
-    """What to call in the place of `module`, whose `student` is an Encoder. Sharding replaces its parameters: an optimiser
+    """What to call in the place of `module`, whose `student` is a Trunk. Sharding replaces its parameters: an optimiser
     is to be built after it."""
     kind = Sharded if fsdp else Replicated if workers.world() > 1 else Alone
     return kind(module)
 
 
-def placed(encoder: Encoder, fsdp: bool) -> Encoder:
+def placed(encoder: Trunk, fsdp: bool) -> Trunk:
     """A frozen `encoder`, in place: sharded, or whole on this process's device."""
     return shard(encoder) if fsdp else encoder.to(workers.device())
 
 
-def shard(encoder: Encoder, *around: nn.Module) -> Encoder:
+def shard(encoder: Trunk, *around: nn.Module) -> Trunk:
     """Shard `encoder` layer by layer, in place, then the modules `around` it; parameters move to the device as they are cut.
 
     The encoder may be called by itself, as evaluation does: what it needs outside its layers goes with it.
@@ -84,8 +84,10 @@ def shard(encoder: Encoder, *around: nn.Module) -> Encoder:
                          "`torchrun --nproc_per_node N -m distill ...`, or leave --fsdp away")
     mesh = init_device_mesh(workers.device().type, (workers.world(),))
     owner, name = layer_stack(encoder.backbone)
-    for module in (*getattr(owner, name), encoder, *around):
+    for module in getattr(owner, name):
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for module in (encoder, *around):  # embeddings and heads: losses over a vocabulary read them after the pass
+        fully_shard(module, mesh=mesh, reshard_after_forward=False)
     return encoder
 
 

@@ -1,6 +1,6 @@
 """Teachers: what a student learns from. Live ones run at every step, cached ones (teacher_cache.py) ran once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -8,9 +8,9 @@ import torch
 from distill import workers
 from distill.precision import autocast
 from distill.sharding import placed
-from models.encoder import Encoder
 from models.heads import SenseLookup
 from models.outputs import Outputs
+from models.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Wanted:
     cls: tuple[int, ...] = ()          # hidden states at [CLS]
     hidden: tuple[int, ...] = ()       # hidden states of every token
     projections: tuple[int, ...] = ()  # queries, keys and values
+    words: bool = False                # scores of the vocabulary
 
     def __or__(self, other: "Wanted") -> "Wanted":
         """What either wants."""
@@ -28,12 +29,17 @@ class Wanted:
             return tuple(sorted({*one, *two}))
 
         return Wanted(self.senses or other.senses, both(self.cls, other.cls), both(self.hidden, other.hidden),
-                      both(self.projections, other.projections))
+                      both(self.projections, other.projections), self.words or other.words)
+
+    @property
+    def layers(self) -> int:
+        """The highest layer that is read by its number; 0 where none is."""
+        return max((*self.cls, *self.hidden, *self.projections), default=0)
 
     @property
     def of_tokens(self) -> bool:
         """Whether tokens are compared one by one, which takes the same vocabulary on both sides."""
-        return bool(self.senses or self.hidden or self.projections)
+        return bool(self.senses or self.hidden or self.projections or self.words)
 
 
 class Teacher(Protocol):
@@ -48,7 +54,7 @@ class LiveTeacher:
     `senses`: where senses are wanted, what they are chosen from, by the last hidden state.
     """
 
-    def __init__(self, encoder: Encoder, cfg, wanted: Wanted, senses: SenseLookup | None = None):
+    def __init__(self, encoder: Trunk, cfg, wanted: Wanted, senses: SenseLookup | None = None):
         self.encoder = placed(encoder.eval().requires_grad_(False), cfg.fsdp)
         self.encoder.keep_projections(wanted.projections)
         self.senses = senses.to(workers.device()) if wanted.senses else None
@@ -59,4 +65,4 @@ class LiveTeacher:
         with autocast(self.cfg, workers.device()):
             outputs = self.encoder(batch)
         labels = None if self.senses is None else self.senses.labels(outputs.hidden[-1], batch.input_ids)
-        return Outputs(outputs.logits, outputs.hidden, outputs.projections, labels)
+        return replace(outputs, senses=labels)

@@ -21,6 +21,7 @@ from distill.teacher import Wanted
 from models.encoder import Encoder
 from models.heads import SenseLookup
 from models.outputs import Outputs
+from models.trunk import Trunk
 
 Pairs = Iterable[tuple[int, int]]  # student layer, teacher layer
 RELATION_NUMBERS = 1 << 25  # attention relations of a micro-batch that are held at a time, 128 MiB in float32
@@ -100,8 +101,9 @@ class HiddenStates(Term):
     """
 
     name = "hidden"
+    distance = staticmethod(mean_squared_error)
 
-    def __init__(self, pairs: Pairs, student: Encoder, teacher: Encoder):
+    def __init__(self, pairs: Pairs, student: Trunk, teacher: Trunk):
         super().__init__()
         self.pairs = tuple(pairs)
         self.wanted = Wanted(hidden=tuple(layer for _, layer in self.pairs))
@@ -116,10 +118,14 @@ class HiddenStates(Term):
         own = states.shape[-1]
         return states if own == width else self.projections[f"{own} to {width}"](states)
 
+    def places(self, batch) -> Tensor:
+        """Mask [B, T] of the positions that are compared: all real ones."""
+        return batch.attention_mask.bool()
+
     def forward(self, found, target, batch):
-        real = batch.attention_mask.bool()
-        pairs = [(found.hidden[one][real], target.hidden[other][real]) for one, other in self.pairs]
-        return sum(mean_squared_error(self.project(one, other.shape[-1]), other).sum() for one, other in pairs)
+        where = self.places(batch)
+        pairs = [(found.hidden[one][where], target.hidden[other][where]) for one, other in self.pairs]
+        return sum(self.distance(self.project(one, other.shape[-1]), other).sum() for one, other in pairs)
 
 
 class AttentionScores(Term):
@@ -127,7 +133,7 @@ class AttentionScores(Term):
 
     name = "attention"
 
-    def __init__(self, pairs: Pairs, student: Encoder, teacher: Encoder):
+    def __init__(self, pairs: Pairs, student: Trunk, teacher: Trunk):
         super().__init__()
         self.pairs = tuple((one, other) for one, other in pairs if one and other)  # embeddings have no attention
         if not self.pairs:
@@ -145,8 +151,8 @@ class AttentionScores(Term):
         return batch.tokens * self.heads
 
     def forward(self, found, target, batch):
-        real, mask = batch.attention_mask.bool(), batch.attention_mask
-        return sum(attention_error(found.projections[one][:2], target.projections[other][:2], mask, self.heads)[real].sum()
+        real = batch.attention_mask.bool()
+        return sum(attention_error(found.projections[one][:2], target.projections[other][:2], batch.visible, self.heads)[real].sum()
                    for one, other in self.pairs)
 
 
@@ -155,7 +161,7 @@ class Relations(Term):
 
     name = "relation"
 
-    def __init__(self, pair: tuple[int, int], heads: int, student: Encoder, teacher: Encoder):
+    def __init__(self, pair: tuple[int, int], heads: int, student: Trunk, teacher: Trunk):
         super().__init__()
         self.pair, self.heads = pair, heads
         if heads < 1:
@@ -176,7 +182,7 @@ class Relations(Term):
         length = batch.input_ids.shape[1]
         chunk = max(1, RELATION_NUMBERS // (self.heads * length ** 2))
         real = batch.attention_mask.bool()
-        return sum(relation_kl(one, other, batch.attention_mask, self.heads, chunk)[real].sum()
+        return sum(relation_kl(one, other, batch.visible, self.heads, chunk)[real].sum()
                    for one, other in zip(found.projections[self.pair[0]], target.projections[self.pair[1]], strict=True))
 
 

@@ -22,7 +22,7 @@ def save_last(run, run_dir: RunDir, keep: int) -> None:
     state = {"step": run.step, "objective": whole(run.module.objective.state_dict()),
              "optimizer": whole(run.optimizer.state_dict()), "scaler": run.scaler.state_dict(),
              "stream": run.stream.state_dict(), **{name: scores.to_json() for name, scores in _scores(run).items()},
-             "examples": run.examples, "term_counts": run.term_counts,
+             "examples": run.examples, "tokens": run.tokens, "term_counts": run.term_counts,
              "term_sums": workers.gather({name: float(value) for name, value in run.term_sums.items()})}
 
     def fill(folder: Path) -> None:
@@ -66,7 +66,7 @@ def resume(run, state: dict) -> None:
     run.optimizer.load_state_dict(cut(state["optimizer"], run.optimizer))
     run.scaler.load_state_dict(state["scaler"])
     run.stream.load_state_dict(state["stream"])
-    run.step, run.examples = state["step"], state["examples"]
+    run.step, run.examples, run.tokens = state["step"], state["examples"], state.get("tokens", 0)  # older ones did not count them
     run.best, run.latest = (Scores.from_json(state[name]) if name in state else None for name in ("best", "latest"))
     run.term_counts = state["term_counts"]
     ranks = state["term_sums"]

@@ -1,16 +1,15 @@
 """An encoder for one task: a transformers backbone, an optional adaptor, a pooling and a head."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from models.heads import ClassificationHead, SenseLookup, pool
-from models.layers import projections
 from models.outputs import Outputs
-from models.weights import LAYOUTS, PLAIN_LAYOUT, key_map, read_tensors, rename, write_tensors
+from models.trunk import Trunk
+from models.weights import LAYOUTS, PLAIN_LAYOUT, key_map, rename, write_tensors
 
 
 @dataclass(frozen=True)
@@ -43,18 +42,7 @@ class TaskInfo:
         return len(self.labels) or 1
 
 
-class _Note:
-    """A forward hook that puts a projection of tokens into `found`; DeBERTa's layers also project positions, [R, D]."""
-
-    def __init__(self, found: dict[int, Tensor], kind: int):
-        self.found, self.kind = found, kind
-
-    def __call__(self, module: nn.Module, inputs, output: Tensor) -> None:
-        if output.dim() == 3:
-            self.found[self.kind] = output
-
-
-class Encoder(nn.Module):
+class Encoder(Trunk):
     """backbone -> adaptor -> (senses) -> pooling -> head.
 
     `forward(batch)` reads batch.input_ids, attention_mask and token_type_ids, all [B, T] ([B choices, T] for tasks of choices),
@@ -64,44 +52,32 @@ class Encoder(nn.Module):
 
     def __init__(self, backbone: nn.Module, head: ClassificationHead, info: TaskInfo, tokenizer,
                  adaptor: nn.Module | None = None, senses: SenseLookup | None = None):
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, tokenizer)
         self.adaptor = adaptor or nn.Identity()
         self.head = head
         self.info = info
-        self.tokenizer = tokenizer
         self.senses = senses
-        self.type_ids = getattr(backbone.config, "type_vocab_size", 0) > 0
-        self._projected: dict[int, dict[int, Tensor]] = {}
 
     @property
-    def config(self):
-        return self.backbone.config
+    def names(self) -> dict[str, str]:
+        return key_map(self.backbone)
+
+    @property
+    def description(self) -> str:
+        return f"a {self.config.model_type} encoder with {self.info.num_outputs} outputs for {self.info.task}"
 
     @property
     def width(self) -> int:
         """Width of what the head reads: after the adaptor."""
         return self.head.dense.in_features
 
-    @property
-    def depth(self) -> int:
-        return self.config.num_hidden_layers
-
     def width_of(self, layer: int) -> int:
         """Width of the hidden states H[layer]; the last one has passed the adaptor."""
         return self.width if layer == self.depth else self.config.hidden_size
 
-    @property
-    def max_positions(self) -> int | None:
-        """The longest sequence that the model can read; None where positions are only relative (DeBERTa-v2/v3)."""
-        absolute = getattr(self.config, "position_biased_input", True)
-        return self.config.max_position_embeddings if absolute else None
-
     def encode(self, batch) -> tuple[Tensor, ...]:
         """The hidden states: depth + 1 tensors [B, T, D], the last after the adaptor."""
-        inputs = {"token_type_ids": batch.token_type_ids} if self.type_ids else {}
-        states = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask,
-                               output_hidden_states=True, **inputs).hidden_states
+        states = super().encode(batch)
         return (*states[:-1], self.adaptor(states[-1]))
 
     def pooled(self, last_BTD: Tensor, batch, senses: SenseLookup | None = None) -> Tensor:
@@ -120,21 +96,8 @@ class Encoder(nn.Module):
 
     def forward(self, batch) -> Outputs:
         hidden = self.encode(batch)
-        projected = {layer: tuple(found[kind] for kind in range(3)) for layer, found in self._projected.items()}
-        for found in self._projected.values():
-            found.clear()
         pooled_BD = self.pooled(hidden[-1], batch, self.senses)
-        return Outputs(self.answer(self.head, pooled_BD), hidden, projected, pooled=pooled_BD)
-
-    def keep_projections(self, layers: Iterable[int]) -> None:
-        """From now on forward() also gives the queries, keys and values of these layers (1: the first).
-
-        They are noted where they are computed, once more costs nothing. Not for an encoder that will be copied.
-        """
-        for layer in set(layers) - self._projected.keys():
-            found = self._projected[layer] = {}
-            for kind, module in enumerate(projections(self.backbone, layer)):
-                module.register_forward_hook(_Note(found, kind))
+        return Outputs(self.answer(self.head, pooled_BD), hidden, self.take_projections(), pooled=pooled_BD)
 
     def with_head_input(self, head_input: str, senses: SenseLookup | None = None) -> "Encoder":
         """The same modules, read through `senses` ("senses") or as they are ("continuous"); nothing is copied."""
@@ -155,7 +118,7 @@ class Encoder(nn.Module):
         """
         state = self.state_dict() if state is None else state
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        write_tensors(folder / "model.safetensors", rename(state, key_map(self.backbone)), {"format": "pt"})
+        write_tensors(folder / "model.safetensors", rename(state, self.names), {"format": "pt"})
         config, labels = self.config, self.info.labels
         layout = LAYOUTS.get(config.model_type, PLAIN_LAYOUT)
         architecture = layout.multiple_choice if self.info.choices else layout.architecture
@@ -170,24 +133,3 @@ class Encoder(nn.Module):
         if self.senses is not None:
             write_tensors(folder / "senses.safetensors", {"centroids": self.senses.centroids.half().cpu(),
                                                           "offsets": self.senses.offsets.cpu()})
-
-    def export(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
-        """Write what a run makes, as an ordinary checkpoint; save() writes what it is made from. Here the two are one."""
-        self.save(folder, state)
-
-    def restore(self, folder: Path) -> None:
-        """Set the weights to those that save() wrote into `folder`. ValueError where they do not fit."""
-        path = Path(folder) / "model.safetensors"
-        self.load_named(read_tensors(path), str(path))
-
-    def load_named(self, state: dict[str, Tensor], source: str) -> None:
-        """Set every weight from tensors named as in transformers' checkpoints; ValueError listing what does not fit."""
-        theirs = {theirs: ours for ours, theirs in key_map(self.backbone).items()}
-        state, own = rename(state, theirs), self.state_dict()
-        missing = sorted(name for name in own if name not in state or state[name].shape != own[name].shape)
-        unexpected = sorted(state.keys() - own.keys())
-        if missing or unexpected:
-            raise ValueError(f"{source} does not fit a {self.config.model_type} encoder with {self.info.num_outputs} "
-                             f"outputs for {self.info.task}: missing or of another shape: {missing or 'none'}; "
-                             f"unexpected: {unexpected or 'none'}")
-        self.load_state_dict(state)

@@ -3,7 +3,28 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Words:
+    """Scores of the whole vocabulary at every position, not multiplied out: B x T x V numbers are for nobody's memory.
+
+    The score of word v at a position with hidden state h is <head(h), weight_v> + head.bias_v; states [B, T, D], weight [V, E].
+    """
+
+    head: nn.Module
+    states: Tensor
+    weight: Tensor
+
+    @property
+    def bias(self) -> Tensor:
+        """[V]."""
+        return self.head.bias
+
+    def features(self, where_BT: Tensor) -> Tensor:
+        """head(h) [N, E] at the positions of the mask [B, T], row by row."""
+        return self.head(self.states[where_BT])
 
 
 @dataclass(frozen=True)
@@ -20,6 +41,7 @@ class Outputs:
     pooled      [B, D], what the head read of every sequence; only from encoders with one head for a task.
     exits       layer n -> its logits [B, C] float32, of a network that answers after several layers (models/exits.py);
                 `logits` is one of them.
+    words       what scores the vocabulary, of masked language models; they have no `logits`.
     """
 
     logits: Tensor | None
@@ -28,3 +50,11 @@ class Outputs:
     senses: Tensor | None = None
     pooled: Tensor | None = None
     exits: Mapping[int, Tensor] = field(default_factory=dict)
+    words: Words | None = None
+
+    @property
+    def nothing(self) -> Tensor:
+        """0, as a function of every parameter that was read: so that each has a gradient in every step, which ranks wait for."""
+        if self.words is None:
+            return 0.0 * self.logits.sum()
+        return 0.0 * (self.words.head(self.words.states[:1, :1]).sum() + self.words.bias.sum())

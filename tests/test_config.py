@@ -96,7 +96,7 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     else:
         log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
         seen = {"weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
-                "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log]}
+                "log": [{name: value for name, value in line.items() if name not in tiny.TIMES} for line in log]}
     return {**seen, "passes": passes, "saves": saves, "compiled": compiled, "path": path, "cache": (path / "cache").exists(),
             "stages": sorted(folder.name for folder in path.glob("stage-*")),
             "kept": sorted(folder.name for folder in path.glob("last*"))}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from distill.__main__ import main
+from tests import pretraining
 from tests.training import assert_same, free_port, left_behind, one_rank_of_the_program, prepare_processes, start
 
 KILLS = 20
@@ -32,7 +33,7 @@ def end(processes: list, seconds: float) -> bool:
 
 @pytest.fixture(scope="module")
 def made(tiny_bert, tiny_glue, tmp_path_factory) -> Path:
-    """A teacher and its senses."""
+    """A teacher and its senses, and what pre-training reads."""
     prepare_processes()
     out = tmp_path_factory.mktemp("made")
     data = ["--data_dir", str(tiny_glue), "--bf16", "False"]
@@ -40,10 +41,13 @@ def made(tiny_bert, tiny_glue, tmp_path_factory) -> Path:
                  str(out / "teacher")]) == 0
     assert main(["senses", "build", "CoLA", "--teacher", str(out / "teacher/best"), "--num_senses", "4", *data, "--output_dir",
                  str(out / "senses")]) == 0
+    pretraining.write_places(out)
     return out
 
 
 def words(verb: str, made: Path, glue: Path, out: Path) -> list[str]:
+    if verb == "pretrain":
+        return pretraining.words(made, out, "--relation_weight", 1, "--max_steps", 30, "--save_steps", 3, "--layout", "packed", "--bf16", False)
     given = {"train": ["train", "sense_kd", "CoLA", "--teacher", made / "teacher/best", "--senses", made / "senses", "--preset", "small",
                        "--max_steps", 30, "--train_batch_size", 8, "--save_steps", 3, "--eval_steps", 5, "--logging_steps", 2],
              "senses": ["senses", "build", "CoLA", "--teacher", made / "teacher/best", "--num_senses", 3, "--max_tokens", 64]}[verb]
@@ -51,12 +55,12 @@ def words(verb: str, made: Path, glue: Path, out: Path) -> list[str]:
 
 
 def result(verb: str, out: Path) -> dict:
-    return left_behind(out) if verb == "train" else {"senses": (out / "senses.safetensors").read_bytes()}
+    return {"senses": (out / "senses.safetensors").read_bytes()} if verb == "senses" else left_behind(out)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("verb", ["train", "senses"])
+@pytest.mark.parametrize("verb", ["train", "senses", "pretrain"])
 def test_a_command_killed_again_and_again_ends_as_if_nothing_had_happened(verb, ranks, made, tiny_glue, tmp_path):
     started = time.monotonic()
     assert end(begin(words(verb, made, tiny_glue, tmp_path / "whole"), ranks, tmp_path / "said"), 120)

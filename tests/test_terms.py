@@ -150,7 +150,8 @@ class Largest(TorchDispatchMode):
 
 def test_relations_are_held_a_few_examples_at_a_time_forward_and_backward(monkeypatch):
     examples, length, width, heads = 12, 24, 48, 12
-    batch = SimpleNamespace(input_ids=torch.zeros(examples, length), attention_mask=torch.ones(examples, length))
+    everything = torch.ones(examples, length)
+    batch = SimpleNamespace(input_ids=torch.zeros(examples, length), attention_mask=everything, visible=everything)
     model = SimpleNamespace(depth=1, config=SimpleNamespace(hidden_size=width), keep_projections=lambda layers: None)
     teacher = SimpleNamespace(projections={1: tuple(torch.randn(3, examples, length, width))})
     term, seen = Relations((1, 1), heads, model, model), {}

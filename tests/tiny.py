@@ -15,6 +15,7 @@ GOOD = "good fine bright happy warm lovely".split()
 BAD = "bad poor dull sad cold ugly".split()
 NEUTRAL = "the a film day man story house was is very and of with river bank money tree".split()
 WORDS = GOOD + BAD + NEUTRAL
+TIMES = ("seconds", "tokens_per_second", "mfu")  # what differs between the logs of two equal runs
 
 
 def write_bert(folder: Path, words: list[str] = WORDS, **changed) -> Path:

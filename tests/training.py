@@ -34,7 +34,7 @@ from models.exits import TwoExits
 from models.heads import ClassificationHead, SenseLookup
 from models.pretrained import pretrained_encoder
 from models.truncate import adapt, truncate
-from tests.tiny import WORDS
+from tests.tiny import TIMES, WORDS
 
 KINDS = {"labels": "SST-2", "scores": "STS-B", "senses": "SST-2", "sense scores": "STS-B", "logit_kd": "SST-2", "pkd": "STS-B",
          "tinybert": "SST-2", "relation_kd": "STS-B"}  # what is learned, the task
@@ -204,7 +204,7 @@ def left_behind(path: Path) -> dict:
     files = {f"{folder}/{name}": (path / folder / name).read_bytes() for folder in ("best", "last")
              for name in ("model.safetensors", "task.json", "scores.json", "predictions.npz") if (path / folder / name).exists()}
     log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
-    return {**files, **flat("state", state), "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log]}
+    return {**files, **flat("state", state), "log": [{name: value for name, value in line.items() if name not in TIMES} for line in log]}
 
 
 def flat(name: str, value) -> dict:

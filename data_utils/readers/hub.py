@@ -52,8 +52,7 @@ def _load(task: Task, part: Split, data_dir: str | Path):
     source = DATASETS[task.suite]
     ways_on = (f"looked for {task.name} in {data_dir} (no such folder) and on the Hub ({source}, {task.hub_config}). Either fetch it: "
                f"{download_command(task, data_dir)}; or point to a copy: DATA=/path/to/glue before a script, --data_dir after python")
-    offline = any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
-    if not offline and not answers():
+    if not reachable():
         raise ValueError(f"{task.name} {part.name}: the Hub cannot be reached; {ways_on}. HF_HUB_OFFLINE=1 reads the cache of `datasets`")
     import datasets
     try:
@@ -61,6 +60,12 @@ def _load(task: Task, part: Split, data_dir: str | Path):
     except Exception as error:      # datasets, huggingface_hub and their HTTP client raise some twenty types here
         first_line = (str(error).splitlines() or [""])[0]
         raise ValueError(f"{task.name} {part.name}: the Hub gave no data ({type(error).__name__}: {first_line}); {ways_on}") from error
+
+
+def reachable() -> bool:
+    """Whether it is worth asking `datasets`: it was told to read its cache alone, or the Hub answers."""
+    offline = any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
+    return offline or answers()
 
 
 def answers() -> bool:

@@ -61,14 +61,14 @@ class Distilling:
         return TrainStream(self.data, self.task.name, self.teacher.tokenizer.pad_token_id, BATCH, seed=0)
 
     def round(self, objective: Distillation) -> tuple[float, float]:
-        tokens, seconds = engine_round(copy.deepcopy(self.student), objective, self.stream(), self.cfg.steps,
+        tokens, seconds = engine_round(copy.deepcopy(self.student), objective, self.stream(), self.cfg.steps, [self.data],
                                        bf16=self.settings.bf16, fp16=self.settings.fp16)
         return sum(tokens), sum(seconds)
 
     def check(self) -> str:
         """The terms of a few steps in float32; the teacher's logits come from other batches and are rounded otherwise."""
         cached, live = ([line["terms"] for line in logged(copy.deepcopy(self.student), objective, self.stream(),
-                                                          COMPARED_STEPS, bf16=False)]
+                                                          COMPARED_STEPS, [self.data], bf16=False)]
                         for objective in (self.exact_cached, self.exact_live))
         difference = max(abs(one[name] - other[name]) for one, other in zip(cached, live, strict=True) for name in one)
         if difference > TOLERANCE:

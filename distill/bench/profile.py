@@ -53,7 +53,7 @@ def shares(cfg) -> Iterator[Shares]:
     stream = TrainStream(data, task.name, encoder.tokenizer.pad_token_id, BATCH, seed=0)
 
     def train() -> None:
-        logged(encoder, LabelObjective(task), stream, cfg.steps, learning_rate=LEARNING_RATE, bf16=cfg.bf16, fp16=cfg.fp16)
+        logged(encoder, LabelObjective(task), stream, cfg.steps, [stream.dataset], learning_rate=LEARNING_RATE, bf16=cfg.bf16, fp16=cfg.fp16)
 
     train()
     yield by_function(f"{cfg.steps} training steps on {task.name}", train, STEP)

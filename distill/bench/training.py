@@ -50,7 +50,7 @@ class Sides:
         self.stream = TrainStream(self.data, self.task.name, self.pad_id, BATCH, seed=0)
 
     def ours(self) -> tuple[float, float]:
-        tokens, seconds = engine_round(self.encoder, LabelObjective(self.task), self.stream, self.cfg.steps,
+        tokens, seconds = engine_round(self.encoder, LabelObjective(self.task), self.stream, self.cfg.steps, [self.data],
                                        learning_rate=LEARNING_RATE, bf16=self.cfg.bf16, fp16=self.cfg.fp16)
         return sum(tokens), sum(seconds)
 

@@ -13,8 +13,8 @@ from distill.config import parse, setting
 from distill.precision import check_precision
 from distill.report import write_records
 
-PARTS = ("training", "cache", "attention", "cluster", "collect", "lookup")
-LONG = ("dev_score",)  # whole runs: only where asked for
+PARTS = ("training", "cache", "attention", "cluster", "collect", "lookup", "packing")
+LONG = ("dev_score", "words")  # whole runs, gigabytes: only where asked for
 QUICK = {"steps": 3, "rounds": 2, "tokens": 20_000}
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class BenchConfig:
     """What is measured, on what, and how often."""
 
-    parts: str = setting(",".join(PARTS), f"the parts to measure, separated by commas; {', '.join(LONG)} (long) besides")
+    parts: str = setting(",".join(PARTS), f"the parts to measure, separated by commas; {', '.join(LONG)} (long, or of many GiB) besides")
     task: str = setting("demo", "whose training text; CoLA or SST-2 for the figures in README")
     data_dir: str = setting("./glue", "folder of the tasks")
     model: str = setting("minilm", "the encoder that is trained, and whose states are clustered")

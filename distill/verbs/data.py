@@ -1,4 +1,4 @@
-"""python -m distill data ACTION ...: name tasks, write the demo task, describe what a folder of tasks holds."""
+"""python -m distill data ACTION ...: name tasks, write the demo task, describe what a folder of tasks holds, pack text to pre-train on."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ from data_utils.tasks import TASKS, get_task, task_names
 def main(words: list[str]) -> None:
     """`tasks` lists the tasks, `name TASK` prints a task's own spelling, `demo FOLDER` writes the demo task there,
     `describe DATA_DIR` reads every task that is there, `submission TASK FILE` checks a leaderboard's file, `heldout TASK` and
-    `quiz TASK` print which train examples are held out, and which mpdistil asks about."""
+    `quiz TASK` print which train examples are held out, and which mpdistil asks about, `pack SOURCE ...` makes a corpus of text."""
     parser = argparse.ArgumentParser(prog="python -m distill data")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("tasks", help="list the tasks")
@@ -32,6 +32,7 @@ def main(words: list[str]) -> None:
     asked.add_argument("task")
     asked.add_argument("--data_dir", default=DEFAULT_DATA_DIR, help="folder of the tasks")
     asked.add_argument("--select_on", default=HELD_OUT, choices=SELECT_ON, help="as in training: heldout rows are asked about nowhere")
+    _add_pack(actions.add_parser("pack", help="plain text as one array of token ids, to pre-train on"))
     given = parser.parse_args(words)
     if given.action == "tasks":
         print(f"tasks: {', '.join(task_names())}")
@@ -40,6 +41,9 @@ def main(words: list[str]) -> None:
     elif given.action == "demo":
         demo.write(given.folder)
         print(f"wrote {given.folder}")
+    elif given.action == "pack":
+        from distill.verbs import data_pack  # the one action that needs torch, which is slow to load
+        data_pack.run(given)
     elif given.action == "submission":
         print(f"{given.file}: {check_submission(get_task(given.task), given.file, given.data_dir)} answers, as the leaderboard takes them")
     elif given.action == "heldout":
@@ -49,6 +53,16 @@ def main(words: list[str]) -> None:
         print(*split_quiz(split_held_out(train)[0] if given.select_on == HELD_OUT else train)[1].uid, sep="\n")
     else:
         describe(given.folder)
+
+
+def _add_pack(pack: argparse.ArgumentParser) -> None:
+    pack.description = "Tokenise text on all cores. Killed at any moment, the same command goes on and ends with the same bytes."
+    pack.add_argument("source", nargs="+", help="a text file; a folder of .txt files; WikiText's wiki.*.raw or wiki.*.tokens (a document per "
+                      "article); hub:NAME:CONFIG:SPLIT (a document per row of its column text; of WikiText per article)")
+    pack.add_argument("--tokenizer", required=True, help="of the model to train: a hub id, a folder, or minilm")
+    pack.add_argument("--output_dir", required=True, help="folder for the corpus")
+    pack.add_argument("--documents", choices=("blank", "line", "file"), help="a document of a plain file: what blank lines part (default for "
+                      "files), a line, or the file (default for the files of a folder)")
 
 
 def _train(given: argparse.Namespace) -> EncodedDataset:

@@ -1,0 +1,66 @@
+"""How fast a run is: tokens a second, and the share of what the hardware multiplies at best (MFU)."""
+
+import functools
+import time
+
+import torch
+
+from distill import workers
+from distill.config import TrainConfig
+from distill.precision import uses_bf16
+
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices that are multiplied
+ROUNDS = 5
+
+
+class Pace:
+    """Counts what steps did between two lines of the log, in this sitting."""
+
+    def __init__(self, cfg: TrainConfig):
+        self.cfg = cfg
+        self._start()
+
+    def _start(self) -> None:
+        self.tokens, self.flops, self.started = 0, 0.0, time.perf_counter()
+
+    def note(self, tokens: int, flops: float) -> None:
+        """A step over all ranks: real tokens, and operations of its matrix products (0: not counted)."""
+        self.tokens += tokens
+        self.flops += flops
+
+    def take(self) -> dict[str, float]:
+        """tokens_per_second over all ranks since the last call, and mfu where operations were counted."""
+        seconds = time.perf_counter() - self.started
+        found = {"tokens_per_second": round(self.tokens / seconds, 1)}
+        if self.flops:
+            found["mfu"] = round(self.flops / seconds / (best_product(self._dtype()) * workers.world()), 4)
+        self._start()
+        return found
+
+    def _dtype(self) -> torch.dtype:
+        if uses_bf16(self.cfg, workers.device()):
+            return torch.bfloat16
+        return torch.float16 if self.cfg.fp16 else torch.float32
+
+
+@functools.cache
+def best_product(dtype: torch.dtype) -> float:
+    """Operations per second of one large matrix product on this device: what mfu is a share of.
+
+    Measured, the best of ROUNDS: a data sheet knows neither the threads of this process nor the clock of this machine.
+    """
+    device, seconds = workers.device(), []
+    side = SIDE[device.type]
+    matrix = torch.ones(side, side, dtype=dtype, device=device)
+    for _ in range(ROUNDS):
+        _wait(device)
+        started = time.perf_counter()
+        matrix @ matrix
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+    return 2 * side ** 3 / min(seconds)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

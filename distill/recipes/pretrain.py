@@ -1,0 +1,188 @@
+"""Distillation of a masked language model on plain text, before any task: DistilBERT, MiniLMv2 and their kin as weights of one loss.
+
+    L = w_mlm CE(masked words) + w_kl T^2 KL(teacher || student over the vocabulary) + w_cos (1 - cos(h^S, h^T))
+      + w_hidden MSE(h^S W, h^T) + w_attention MSE(scores^S, scores^T) + w_relation KL(relations^T || relations^S)
+
+each divided by its own count (masked tokens, tokens, tokens x heads). Without a teacher's term it is plain masked language modelling:
+the control, and with --freeze_backbone the way to a head for an encoder that has none.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from data_utils.corpus import Corpus
+from data_utils.tasks import Task
+from data_utils.masking import Masking
+from data_utils.text_batches import TextStream, fixed_batches
+from data_utils.text_rows import LAYOUTS
+from distill.config import TrainConfig, setting
+from distill.distillation import WeightedTerm
+from distill.engine import fit
+from distill.evaluate import EVAL_TOKENS, check_length
+from distill.language_terms import PLACES, Directions, MaskedWords, SoftWords
+from distill.layer_maps import layer_pairs, relation_pair
+from distill.pretraining import Pretraining, Silent, Validation, draw_curves
+from distill.rundir import RunDir
+from distill.scores import Scores
+from distill.teacher import LiveTeacher
+from distill.terms import AttentionScores, HiddenStates, Relations
+from models.masked_lm import MaskedLM, without_token_types
+from models.pretrained import fresh_masked_lm, load_tokenizer, masked_lm
+from models.truncate import is_layer_spec, parse_layers, truncate
+from models.weights import tensors_fingerprint
+
+COS_PLACES = ("tokens", "cls")
+VALIDATION_SEED = 0  # masks of held-out text are the same in every run
+OF_TEACHER = ("kl_weight", "cos_weight", "hidden_weight", "attention_weight", "relation_weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainConfig):
+    """Settings of a pre-training run; train_batch_size counts rows of text."""
+
+    output_dir: str = setting("./runs/pretrained", "the run directory")
+    corpus: str = setting("./corpus", "the packed text (python -m distill data pack)")
+    layout: str = setting("blocks", "rows of text: blocks (cut without regard to documents), packed (pieces of documents, several to a "
+                                    "row, which do not see each other), padded (a piece to a row)")
+    max_length: int = setting(128, "tokens of a row")
+    teacher: str = setting("google-bert/bert-base-uncased", "masked language model: hub id or folder")
+    student: str = setting("layers:0,2,4,7,9,11", "layers of the teacher (uniform:N, truncate:N, layers:0,2), or a hub id or folder")
+    random_init: bool = setting(False, "a student of this shape with fresh weights")
+    token_types: bool = setting(True, "keep the student's token types; DistilBERT has one for all tokens")
+    freeze_backbone: bool = setting(False, "train the head alone, a fresh one where the student has none")
+    mlm_probability: float = setting(0.15, "share of the tokens that are masked")
+    mlm_smoothing: float = setting(0.0, "mask tokens by their count to the minus this, so that rare ones are learned; 0: all alike")
+    mlm_weight: float = setting(2.0, "weight of the masked words")
+    kl_weight: float = setting(5.0, "weight of the teacher's soft targets over the vocabulary")
+    kl_on: str = setting("tokens", "where soft targets are read: tokens (all) or masked")
+    temperature: float = setting(2.0, "temperature of the soft targets")
+    cos_weight: float = setting(1.0, "weight of the directions of hidden states")
+    cos_on: str = setting("tokens", "where directions are compared: tokens (all) or cls")
+    hidden_weight: float = setting(0.0, "weight of the squared error of hidden states")
+    attention_weight: float = setting(0.0, "weight of the squared error of attention scores")
+    layer_map: str = setting("top", "layers of cos, hidden and attention: top, uniform, skip, last, first, or pairs student:teacher")
+    relation_weight: float = setting(0.0, "weight of MiniLMv2's relations")
+    relation_heads: int = setting(48, "relation heads, a divisor of both widths")
+    relation_layer: int = setting(0, "the teacher's layer whose relations are learned; 0: as MiniLMv2 chooses")
+
+    def __post_init__(self):
+        super().__post_init__()
+        weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
+        if min(weights.values()) < 0 or max(weights.values()) == 0:
+            raise ValueError(f"{', '.join(f'--{name}' for name in weights)}: expected none below 0, and one above it")
+        for name, choices in (("layout", LAYOUTS), ("kl_on", PLACES), ("cos_on", COS_PLACES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"--{name} {getattr(self, name)}: expected one of {', '.join(choices)}")
+        if not 0 < self.mlm_probability < 1:
+            raise ValueError(f"--mlm_probability {self.mlm_probability}: expected a number between 0 and 1")
+        if self.temperature <= 0 or self.mlm_smoothing < 0 or self.max_length < 8:
+            raise ValueError(f"--temperature {self.temperature}, --mlm_smoothing {self.mlm_smoothing}, --max_length {self.max_length}: "
+                             "expected a temperature above 0, a smoothing of 0 or more, 8 tokens or more")
+        if self.freeze_backbone and self.mlm_weight == 0:
+            raise ValueError("--freeze_backbone trains the head alone, by the masked words: give --mlm_weight above 0")
+        if self.trim_vocabulary:
+            raise ValueError("--trim_vocabulary: pre-training scores the whole vocabulary; leave it away")
+
+    @property
+    def distils(self) -> bool:
+        """Whether the loss reads a teacher."""
+        return any(getattr(self, name) for name in OF_TEACHER)
+
+
+_ALONE = {"kl_weight": 0.0, "cos_weight": 0.0}
+_BATCH = {"max_length": 128, "weight_decay": 0.01}
+
+# pretraining_kd.md. distilbert: 3.1, 3.2; 4,000 rows a step. minilmv2: 4; relations only. tinybert_general: 5.1; fresh weights.
+# kdslm: 1.1, 1.2, its stated intent (1.6): a teacher that really scores words. tinydistil: 2.1. mlm, head: no teacher; held
+# to what distilbert does. Differs: AdamW's betas and eps are torch's own everywhere (distilbert: 0.9, 0.98, 1e-6).
+PER_TASK = {name: {} for name in ("distilbert", "minilmv2", "tinybert_general", "kdslm", "tinydistil", "mlm", "head")}
+_DISTILBERT = {"learning_rate": 5e-4, "weight_decay": 0.0, "warmup_ratio": 0.05, "max_grad_norm": 5.0, "train_batch_size": 4000,
+               "num_train_epochs": 3, "max_length": 512, "token_types": False, "mlm_smoothing": 0.7}
+PRESET_DEFAULTS = {
+    "distilbert": _DISTILBERT,
+    "minilmv2": {**_ALONE, "mlm_weight": 0.0, "relation_weight": 1.0, "learning_rate": 6e-4, "weight_decay": 0.01, "max_length": 512,
+                 "train_batch_size": 256, "max_steps": 400_000, "warmup_steps": 4000, "student": "uniform:6"},
+    "tinybert_general": {**_ALONE, **_BATCH, "mlm_weight": 0.0, "hidden_weight": 1.0, "attention_weight": 1.0, "layer_map": "uniform",
+                         "learning_rate": 5e-5, "train_batch_size": 256, "num_train_epochs": 3, "random_init": True,
+                         "student": "uniform:half"},
+    "kdslm": {**_ALONE, "mlm_weight": 0.5, "kl_weight": 0.5, "hidden_weight": 0.5, "temperature": 4.0, "learning_rate": 1e-4,
+              "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "weight_decay": 0.0, "max_length": 128, "train_batch_size": 1024,
+              "num_train_epochs": 50, "student": "uniform:6", "random_init": True},
+    "tinydistil": {**_BATCH, "mlm_weight": 1.0, "kl_weight": 1.0, "cos_weight": 1.0, "cos_on": "cls", "learning_rate": 5e-4,
+                   "train_batch_size": 4096, "num_train_epochs": 3, "max_grad_norm": 0.0, "random_init": True, "student": "uniform:6"},
+    "mlm": {**_DISTILBERT, **_ALONE, "mlm_weight": 1.0},
+    "head": {**_ALONE, "mlm_weight": 1.0, "freeze_backbone": True, "student": "minilm", "learning_rate": 5e-4, "train_batch_size": 256,
+             "num_train_epochs": 1, "max_length": 128},
+}
+
+
+def default_preset(words: dict[str, str]) -> str:
+    """`distilbert`; the others are for whoever asks for them."""
+    return "distilbert"
+
+
+def build_student(cfg: Config, teacher: MaskedLM | None) -> MaskedLM:
+    """The student that cfg.student names: layers of the teacher, or a model of its own."""
+    if is_layer_spec(cfg.student):
+        student = truncate(teacher, parse_layers(cfg.student, teacher.depth))
+        if cfg.random_init:
+            student = fresh_masked_lm(student.config, student.tokenizer)
+    else:
+        student = masked_lm(cfg.student, fresh_head=cfg.freeze_backbone, random_init=cfg.random_init)
+    student.requires_grad_(True)
+    student.backbone.requires_grad_(not cfg.freeze_backbone)
+    return student if cfg.token_types else without_token_types(student)
+
+
+def terms(cfg: Config, student: MaskedLM, teacher: MaskedLM | None) -> list[WeightedTerm]:
+    """What is minimised, with its weights; terms of weight 0 left out."""
+    found: list[WeightedTerm] = [(MaskedWords(), cfg.mlm_weight)] if cfg.mlm_weight else []
+    if cfg.kl_weight:
+        found.append((SoftWords(cfg.kl_on, cfg.temperature), cfg.kl_weight))
+    if cfg.cos_weight or cfg.hidden_weight or cfg.attention_weight:
+        pairs = layer_pairs(cfg.layer_map, student.depth, teacher.depth)
+        kinds = ((partial(Directions, at_cls=cfg.cos_on == "cls"), cfg.cos_weight), (HiddenStates, cfg.hidden_weight),
+                 (AttentionScores, cfg.attention_weight))
+        found += [(kind(pairs, student, teacher), weight) for kind, weight in kinds if weight]
+    if cfg.relation_weight:
+        pair = relation_pair(student.depth, teacher.depth, cfg.relation_layer)
+        found.append((Relations(pair, cfg.relation_heads, student, teacher), cfg.relation_weight))
+    return found
+
+
+def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
+    """Pre-train cfg.student on cfg.corpus; best/ (a masked language model that every recipe takes as its model), last/ and
+    curves.png in run_dir. Returns the scores on the held-out documents."""
+    if task.name != "text":
+        raise ValueError(f"pretrain reads text, not {task.name}: `python -m distill train pretrain text --corpus FOLDER`; "
+                         f"fine-tune what it makes with `sh scripts/finetune.sh {task.name}`")
+    corpus = Corpus.open(cfg.corpus)
+    torch.manual_seed(cfg.seed)
+    teacher = masked_lm(cfg.teacher) if cfg.distils or is_layer_spec(cfg.student) else None
+    student = build_student(cfg, teacher)
+    check_fit(cfg, corpus, [model for model in (student, teacher) if model])
+    objective = Pretraining(Silent(), terms(cfg, student, teacher), student, teacher)
+    run_dir.begin(cfg, {"corpus": corpus.fingerprint, **({"teacher": tensors_fingerprint(teacher.state_dict())} if teacher else {})})
+    if cfg.distils:
+        wanted = objective.wanted
+        objective.teacher = LiveTeacher(teacher if wanted.words else truncate(teacher, tuple(range(wanted.layers))), cfg, wanted)
+    tokenizer = student.tokenizer
+    masking = Masking(tokenizer.all_special_ids, tokenizer.mask_token_id, len(tokenizer), corpus.counts if cfg.mlm_smoothing else None,
+                      cfg.mlm_probability, cfg.mlm_smoothing)
+    train, held = corpus.split()
+    stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, masking)
+    batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, masking, VALIDATION_SEED, EVAL_TOKENS)
+    run_dir.on_scores(draw_curves)
+    return fit(student, objective, stream, cfg, run_dir, Validation(objective, batches, cfg))
+
+
+def check_fit(cfg: Config, corpus: Corpus, models: list[MaskedLM]) -> None:
+    """ValueError where the corpus was packed for another vocabulary than a model's, or rows are longer than its positions."""
+    vocabulary = load_tokenizer(str(corpus.tokenizer)).get_vocab()
+    for model in models:
+        if model.tokenizer.get_vocab() != vocabulary:
+            raise ValueError(f"the corpus {cfg.corpus} was packed with another vocabulary than {model.description} reads: pack it with "
+                             f"`python -m distill data pack SOURCE --tokenizer {cfg.teacher}`; teacher and student must share theirs")
+        check_length(model, cfg.max_length)

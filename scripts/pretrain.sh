@@ -1,0 +1,23 @@
+#!/bin/sh
+# Pack plain text, and distil a masked language model on it. Edit the knobs here, or set them in the environment; words go to the
+# training:
+#     TEXT=/data/wiki.train.raw sh scripts/pretrain.sh --max_steps 1000
+# What it makes, $RUNS/pretrain/$NAME/best, is a model like any other: MODEL=runs/pretrain/distilbert/best sh scripts/finetune.sh MRPC
+set -eu
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+TEXT=${TEXT:-./text}                                # a file, a folder, WikiText files or hub:NAME; several: with spaces between
+TEACHER=${TEACHER:-google-bert/bert-base-uncased}   # a masked language model: hub id or folder
+PRESET=${PRESET:-distilbert}                        # distilbert, minilmv2, tinybert_general, kdslm, tinydistil; mlm: no teacher; head: a head alone
+RUNS=${RUNS:-./runs}                                # everything is written below
+CORPUS=${CORPUS:-$RUNS/corpus}                      # the packed text; a finished one is left as it is
+NAME=${NAME:-$PRESET}
+LAUNCH=${LAUNCH:-$PYTHON}                           # on 8 GPUs: torchrun --nproc_per_node 8
+
+if [ ! -f "$CORPUS/corpus.json" ]; then
+    # shellcheck disable=SC2086 # several sources
+    "$PYTHON" -m distill data pack $TEXT --tokenizer "$TEACHER" --output_dir "$CORPUS"
+fi
+# shellcheck disable=SC2086 # a command with its words
+exec $LAUNCH -m distill train pretrain text --corpus "$CORPUS" --teacher "$TEACHER" --preset "$PRESET" \
+    --output_dir "$RUNS/pretrain/$NAME" "$@"

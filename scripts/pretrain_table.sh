@@ -1,0 +1,63 @@
+#!/bin/sh
+# README's table of pre-training: students of half an encoder's layers, pre-trained on plain text with and without a teacher, from copied and
+# from fresh layers, then fine-tuned; beside the encoder itself and its layers without pre-training. Run again after an
+# interruption to go on. Hours of a core for each row; rows may run side by side (ROWS).
+#     TEXT=/path/to/aclImdb/train DATA=/path/to/glue STEPS=400 sh scripts/pretrain_table.sh
+set -eu
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+TEXT=${TEXT:-./aclImdb/train}                       # what is pre-trained on
+DATA=${DATA:-./glue}                                # folder of the tasks
+MODEL=${MODEL:-minilm}                              # the encoder; it gets a head for masked words first
+LAYERS=${LAYERS:-uniform:half}                      # the student's
+TASKS=${TASKS:-CoLA MRPC STS-B}
+SEEDS=${SEEDS:-1 2 3}                               # of fine-tuning
+STEPS=${STEPS:-400}                                 # of pre-training, for every row alike
+HEAD_STEPS=${HEAD_STEPS:-700}
+ROWS_A_STEP=${ROWS_A_STEP:-64}                      # of text
+LENGTH=${LENGTH:-128}                               # tokens of a row
+RATE=${RATE:-5e-4}
+RUNS=${RUNS:-./runs/pretraining}                    # everything is written below
+RECORDS=${RECORDS:-./scripts/results.jsonl}
+ROWS=${ROWS:-teacher copied distilbert minilmv2 mlm distilbert_fresh mlm_fresh without_kl without_mlm without_cos}
+
+pretrain() {  # FOLDER [settings]: the same steps for every row
+    folder=$1
+    shift
+    "$PYTHON" -m distill train pretrain text --corpus "$RUNS/corpus" --output_dir "$RUNS/$folder" --max_length "$LENGTH" \
+        --train_batch_size "$ROWS_A_STEP" --learning_rate "$RATE" "$@"
+}
+student() {  # FOLDER ROW [settings]: pre-train a student from the teacher's layers, or of their shape, and fine-tune it
+    place=$1 name=$2
+    shift 2
+    pretrain "$place" --teacher "$RUNS/head/best" --student "$LAYERS" --max_steps "$STEPS" --warmup_steps 0 --kl_on masked "$@"
+    "$PYTHON" -m distill report --records "$RECORDS" add pretraining_text "$name" "$RUNS/$place"
+    finetune "$place" "$name" "$RUNS/$place/best"
+}
+finetune() {  # FOLDER ROW MODEL [settings]
+    place=$1 name=$2 model=$3
+    shift 3
+    for task in $TASKS; do
+        "$PYTHON" -m distill train finetune "$task" --data_dir "$DATA" --model "$model" --output_dir "$RUNS/$task/$place" "$@" --seeds $SEEDS
+        "$PYTHON" -m distill report --records "$RECORDS" add pretraining "$name" "$RUNS/$task/$place"
+    done
+}
+
+# shellcheck disable=SC2086 # several sources, several seeds
+"$PYTHON" -m distill data pack $TEXT --tokenizer "$MODEL" --output_dir "$RUNS/corpus"
+pretrain head --preset head --student "$MODEL" --max_steps "$HEAD_STEPS"
+for row in $ROWS; do
+    case $row in
+    teacher) finetune $row "teacher" "$MODEL" ;;
+    copied) finetune $row "control: copied layers, not pre-trained" "$MODEL" --layers "$LAYERS" ;;
+    distilbert) student $row "distilbert" --preset distilbert ;;
+    minilmv2) student $row "minilmv2" --preset minilmv2 ;;
+    mlm) student $row "control: masked words alone, copied layers" --preset mlm ;;
+    distilbert_fresh) student $row "distilbert, fresh layers" --preset distilbert --random_init True ;;
+    mlm_fresh) student $row "control: masked words alone, fresh layers" --preset mlm --random_init True ;;
+    without_kl) student $row "distilbert without soft targets" --preset distilbert --kl_weight 0 ;;
+    without_mlm) student $row "distilbert without masked words" --preset distilbert --mlm_weight 0 ;;
+    without_cos) student $row "distilbert without directions" --preset distilbert --cos_weight 0 ;;
+    *) echo "unknown row $row" >&2; exit 2 ;;
+    esac
+done

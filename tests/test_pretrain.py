@@ -1,0 +1,216 @@
+"""Pre-training on tiny models and real code paths: what is learned, resumed, shared out over ranks, counted, drawn, and refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM
+
+from data_utils.corpus import Corpus
+from data_utils.masking import IGNORED, Masking
+from data_utils.text_batches import TextStream, fixed_batches
+from distill.config import parse
+from distill.language_terms import Directions, MaskedWords, SoftWords
+from distill.pretraining import Pretraining, Silent, Validation
+from distill.recipes import pretrain
+from distill.teacher import LiveTeacher
+from distill.terms import AttentionScores, HiddenStates, Relations
+from models.pretrained import masked_lm
+from models.truncate import truncate
+from tests.pretraining import words, write_places
+from tests.tiny import WORDS, write_bert
+from tests.training import assert_same, left_behind, only, run
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    return write_places(tmp_path_factory.mktemp("pretrain"))
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("preset, terms", [("distilbert", {"mlm", "kl", "cos"}), ("minilmv2", {"relation"}),
+                                           ("tinybert_general", {"hidden", "attention"}), ("kdslm", {"mlm", "kl", "hidden"}),
+                                           ("tinydistil", {"mlm", "kl", "cos"}), ("mlm", {"mlm"})])
+def test_every_preset_learns_its_terms_and_leaves_a_model_and_curves(places, tmp_path, preset, terms):
+    assert 0 == run(*words(places, tmp_path / "run", "--preset", preset, "--lr_scheduler_type", "constant", "--warmup_steps", "0", "--warmup_ratio", "0"))
+    lines = [line for line in log_of(tmp_path / "run") if "terms" in line]
+    scored = [line for line in log_of(tmp_path / "run") if "heldout" in line]
+    assert {frozenset(line["terms"]) for line in lines} == {frozenset(terms)} == {frozenset(line["heldout"]) for line in scored}
+    weights = lines[0]["weights"]
+    before, after = (sum(weights[name] * line["heldout"][name] for name in terms) for line in (scored[0], scored[-1]))
+    assert after < before, "twelve steps lower the loss on held-out documents"
+    assert all(line["tokens_per_second"] > 0 and 0 < line["mfu"] < 1 and line["tokens"] > 0 for line in lines)
+    student = AutoModelForMaskedLM.from_pretrained(tmp_path / "run/best")
+    assert student.config.num_hidden_layers == 2
+    assert (student.config.type_vocab_size == 1) == (preset in ("distilbert", "mlm"))
+    assert (tmp_path / "run/curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_head_alone_is_trained_and_the_encoder_stays_as_it_was(places, tmp_path):
+    assert 0 == run(*words(places, tmp_path / "run", "--preset", "head", "--student", places / "bare", "--learning_rate", "1e-2"))
+    made, bare = masked_lm(str(tmp_path / "run/best")), masked_lm(str(places / "bare"), fresh_head=True)
+    assert all(torch.equal(one, other) for one, other in zip(made.backbone.parameters(), bare.backbone.parameters(), strict=True))
+    losses = [line["terms"]["mlm"] for line in log_of(tmp_path / "run") if "terms" in line]
+    assert losses[-1] < losses[0]
+    assert 0 == run(*words(places, tmp_path / "student", "--teacher", str(tmp_path / "run/best"), "--max_steps", "1"))  # now it can teach
+
+
+@pytest.mark.parametrize("layout", ["blocks", "packed", "padded"])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(places, tmp_path, layout):
+    more = ["--layout", layout, "--save_steps", "5", "--relation_weight", "1", "--attention_weight", "0.1"]
+    assert run(*words(places, tmp_path / "whole", *more)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        only(TextStream, 7, patch)
+        assert run(*words(places, tmp_path / "stopped", *more)) == 130
+    assert run(*words(places, tmp_path / "stopped", *more)) == 0
+    assert_same(left_behind(tmp_path / "whole"), left_behind(tmp_path / "stopped"))
+
+
+def parts(places, layout="padded", length=24, **changed):
+    """Objective, student and a batch, without dropout."""
+    cfg = parse(pretrain.Config, words(places, "nowhere", "--layout", layout)[3:], {**pretrain.PRESET_DEFAULTS["distilbert"], **changed})
+    teacher = masked_lm(cfg.teacher)
+    student = truncate(teacher, (1, 3)).eval()
+    corpus = Corpus.open(places / "corpus")
+    tokenizer = student.tokenizer
+    masking = Masking(tokenizer.all_special_ids, tokenizer.mask_token_id, len(tokenizer), None, 0.15, 0.0)
+    batch = TextStream(corpus, corpus.split()[0], layout, length, 6, 3, masking).next()
+    return cfg, teacher, student, corpus, masking, batch
+
+
+def every_term(student, teacher):
+    pairs = ((0, 0), (1, 2), (2, 4))
+    return [(MaskedWords(), 2.0), (SoftWords("tokens", 2.0), 5.0), (Directions(pairs[2:], student, teacher, False), 1.0),
+            (HiddenStates(pairs, student, teacher), 1.0), (AttentionScores(pairs, student, teacher), 1.0),
+            (Relations((2, 4), 8, student, teacher), 1.0)]
+
+
+def objective_of(cfg, student, teacher):
+    objective = Pretraining(Silent(), every_term(student, teacher), student, teacher)
+    objective.teacher = LiveTeacher(teacher, cfg, objective.wanted)
+    return objective
+
+
+def test_padding_changes_no_term(places):
+    cfg, teacher, student, *_, batch = parts(places, bf16=False)
+    objective = objective_of(cfg, student, teacher)
+    wider = type(batch)(batch.task, batch.uid, *(torch.nn.functional.pad(tensor, (0, 5), value=fill) for tensor, fill in (
+        (batch.input_ids, 0), (batch.attention_mask, 0), (batch.token_type_ids, 0), (batch.target, IGNORED))))
+    one, other = objective(student, batch, 0.0), objective(student, wider, 0.0)
+    assert objective.counts(batch) == objective.counts(wider)
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-4)
+
+
+def test_pieces_that_share_a_row_have_the_loss_that_they_have_alone(places):
+    cfg, teacher, student, corpus, *_ = parts(places, bf16=False)
+    objective = objective_of(cfg, student, teacher)
+    documents = corpus.split()[0]
+
+    class Seldom(Masking):
+        """Masks nothing: which tokens are drawn depends on the rows."""
+
+        def apply(self, ids, real, generator):
+            return ids, np.where(real & ~self.special[ids] & (ids % 5 == 0), ids, IGNORED)
+
+    tokenizer = student.tokenizer
+    seldom = Seldom(tokenizer.all_special_ids, tokenizer.mask_token_id, len(tokenizer))
+    totals = []
+    for layout in ("padded", "packed"):
+        batches = fixed_batches(corpus, documents, layout, 40, seldom, 0, 4096)
+        sums, counts = {}, {}
+        for index in range(len(batches)):
+            for name, value in objective(student, batches[index], 0.0).items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            for name, count in objective.counts(batches[index]).items():
+                counts[name] = counts.get(name, 0) + count
+        totals.append((sums, counts))
+    assert totals[0][1] == totals[1][1]
+    assert totals[0][0] == pytest.approx(totals[1][0], rel=1e-4)
+
+
+def test_a_student_that_is_its_teacher_loses_nothing_but_the_masked_words(places):
+    cfg, teacher, _, *_, batch = parts(places, bf16=False)
+    objective = Pretraining(Silent(), [(SoftWords("masked", 2.0), 5.0), (Directions(((4, 4),), teacher, teacher, True), 1.0),
+                                       (HiddenStates(((2, 2),), teacher, teacher), 1.0)], teacher, teacher)
+    objective.teacher = LiveTeacher(teacher, cfg, objective.wanted)
+    assert all(abs(float(value)) < 1e-3 for value in objective(teacher.eval(), batch, 0.0).values())
+
+
+def test_terms_are_counted_by_masked_tokens_tokens_heads_and_rows(places):
+    cfg, teacher, student, *_, batch = parts(places)
+    objective = objective_of(cfg, student, teacher)
+    assert objective.counts(batch) == {"mlm": batch.masked, "kl": batch.tokens, "cos": batch.tokens, "hidden": batch.tokens,
+                                       "attention": 2 * batch.tokens, "relation": 8 * batch.tokens}
+    assert SoftWords("masked", 1.0).count(batch) == batch.masked
+    assert Directions(((2, 4),), student, teacher, True).count(batch) == len(batch) == 6
+
+
+def test_operations_are_those_that_torch_counts(places):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    cfg, teacher, student, corpus, masking, batch = parts(places, layout="blocks", bf16=False)
+    batch = batch.select([row for row, size in enumerate(batch.sizes) if size == 24])  # nothing is padded
+    objective = Pretraining(Silent(), [(MaskedWords(), 1.0), (SoftWords("tokens", 2.0), 1.0)], student, teacher)
+    objective.teacher = LiveTeacher(teacher, cfg, objective.wanted)
+    student.train()
+    with FlopCounterMode(display=False) as counter:
+        sum(objective(student, batch, 0.0).values()).backward()
+    assert objective.flops(batch) == pytest.approx(counter.get_total_flops(), rel=0.15)
+
+
+def test_held_out_scores_do_not_depend_on_the_size_of_batches(places):
+    cfg, teacher, student, corpus, masking, _ = parts(places, bf16=False)
+    objective, held = objective_of(cfg, student, teacher), corpus.split()[0][:20]
+    with torch.no_grad():
+        few, many = (Validation(objective, fixed_batches(corpus, held, "padded", 24, masking, 0, size), cfg)(student) for size in (100, 4096))
+    assert few.values == many.values and few.terms == pytest.approx(many.terms, rel=1e-4) and few.counts == many.counts
+
+
+@torch.no_grad()
+def test_the_words_found_are_those_with_the_highest_scores(places):
+    cfg, teacher, _, corpus, masking, _ = parts(places, bf16=False)
+    teacher.eval().head.bias[:] = 0.0
+    teacher.head.bias[20] = 50.0  # always its first choice
+    objective = Pretraining(Silent(), [(MaskedWords(), 1.0)], teacher, None)
+    batches = fixed_batches(corpus, corpus.split()[0], "padded", 24, masking, 0, 256)
+    wanted = torch.cat([batch.target[batch.target != IGNORED] for batch in batches])
+    found = Validation(objective, batches, cfg)(teacher)
+    share, count = float((wanted == 20).float().mean()), len(wanted)
+    assert found.values == {"heldout/accuracy": pytest.approx(share)} and found.counts == {"heldout/accuracy": count} and share > 0
+    assert found.errors["heldout/accuracy"] == pytest.approx((share * (1 - share) / count) ** 0.5)
+    assert found.selection == pytest.approx(-found.terms["mlm"])
+
+
+def test_fresh_weights_are_of_the_same_shape_and_not_the_teachers(places):
+    cfg, teacher, *_ = parts(places, random_init=True)
+    torch.manual_seed(0)
+    student = pretrain.build_student(cfg, teacher)
+    assert student.depth == 2 and not torch.equal(student.backbone.get_input_embeddings().weight, teacher.backbone.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize("more, said", [
+    (["--teacher", "BARE"], "is no masked language model"),
+    (["--corpus", "nowhere"], "data pack"),
+    (["--max_length", "200"], "the model has 128 positions"),
+    (["--mlm_weight", "0", "--kl_weight", "0", "--cos_weight", "0"], "one above it"),
+    (["--layout", "rows"], "--layout rows"), (["--kl_on", "all"], "--kl_on all"), (["--cos_on", "all"], "--cos_on all"),
+    (["--mlm_probability", "1"], "--mlm_probability 1"), (["--freeze_backbone", "True", "--mlm_weight", "0"], "--freeze_backbone"),
+    (["--trim_vocabulary", "True"], "--trim_vocabulary"), (["--layer_map", "1:9"], "--layer_map 1:9")])
+def test_what_does_not_fit_is_refused_before_anything_is_written(places, tmp_path, capsys, more, said):
+    more = [str(places / "bare") if word == "BARE" else word for word in more]
+    assert run(*words(places, tmp_path / "run", *more)) == 1
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_tasks_and_other_vocabularies_are_refused(places, tmp_path, capsys):
+    write_bert(tmp_path / "other", words=WORDS[::-1])
+    for command, said in ((["train", "pretrain", "CoLA"], "pretrain reads text, not CoLA"),
+                          (words(places, tmp_path / "run", "--student", str(tmp_path / "other"), "--random_init", "True"), "another vocabulary")):
+        assert run(*command) == 1
+        assert said in capsys.readouterr().err

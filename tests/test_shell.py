@@ -179,6 +179,27 @@ def test_self_teaching_trains_then_scores_what_it_left(name, given, expected, re
     assert scoring.splitlines() == ["evaluate", "SST-2", "--data_dir", "a folder", "--checkpoint", f"{runs}/SST-2/{run}"]
 
 
+@pytest.mark.parametrize("script, words, given, model, run", [
+    ("scripts/finetune.sh", ["sst2"], {}, "distilbert/distilbert-base-uncased", "SST-2/finetuned"),
+    ("scripts/finetune.sh", ["IMDB"], {"MODEL": "a student/best", "NAME": "my run"}, "a student/best", "IMDb/my run"),
+    ("scripts/finetune_imdb.sh", [], {}, "distilbert/distilbert-base-uncased", "IMDb/finetuned"),
+    ("scripts/finetune_imdb.sh", [], {"MODEL": "a student/best", "NAME": "my run"}, "a student/best", "IMDb/my run")])
+def test_fine_tuning_is_r1_with_a_model_and_a_run_of_its_own(script, words, given, model, run, recorder, tmp_path):
+    runs = tmp_path / "the runs"
+    done = sh(script, *words, "--seed", 3, PYTHON=recorder, RUNS=runs, DATA="a folder", **given)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "words").read_text().splitlines() == [
+        "-m", "distill", "train", "finetune", run.split("/")[0], "--data_dir", "a folder", "--model", model,
+        "--output_dir", f"{runs}/{run.split('/')[0]}/teacher", "--output_dir", f"{runs}/{run}", "--seed", "3"]
+
+
+def test_fine_tuning_says_its_own_usage_and_an_unknown_task(tmp_path):
+    done = sh("scripts/finetune.sh", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("usage: sh scripts/finetune.sh TASK") and "IMDb" in done.stderr
+    done = sh("scripts/finetune.sh", "MRCP", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: unknown task 'MRCP'; nearest: MRPC")
+
+
 # ---- the real thing
 
 

@@ -6,7 +6,7 @@ LINE_BREAK = "<br />"
 def review_text(fields: dict[str, str]) -> tuple[str]:
     """The review, a space for each line break.
 
-    The breaks are layout that no pre-training text has: a review of a page would spend a twentieth of its positions on the
-    pieces < br / > (`<br /><br />` parts paragraphs). The few other tags (<i>) are the reviewers' own and stay.
+    The breaks are layout that no pre-training text has (`<br /><br />` parts paragraphs): as the pieces < br / > they take 5.2 % of
+    the tokens of train, by BERT's vocabulary. The few other tags (<i>) are the reviewers' own and stay.
     """
     return (fields["text"].replace(LINE_BREAK, " "),)

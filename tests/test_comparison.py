@@ -3,10 +3,15 @@
 import csv
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
+from data_utils.encode import EncodedDataset
 from distill.__main__ import main
+from distill.report import latency
 from distill.report.folder import find_runs
 from distill.report.summary import Summary
 from distill.rundir import device_name
@@ -14,6 +19,13 @@ from distill.verbs import report as report_verb
 from tests.finished import write_latency, write_run
 from tests.test_report_folder import cells, report  # noqa: F401 - a fixture
 from tests.test_shell import sh
+
+
+class Patient(torch.nn.Module):
+    """What a timing asks of an encoder besides its answers."""
+
+    info = SimpleNamespace(task="CoLA")
+    tokenizer = SimpleNamespace(pad_token_id=0)
 
 
 @pytest.fixture
@@ -87,6 +99,17 @@ def test_the_csv_has_what_the_table_says(study, report, tmp_path):  # noqa: F811
     student = lines["student", "f1"]
     assert (student["milliseconds"], student["batched_milliseconds"], student["timed_on"]) == ("12.0", "1.5", "cpu")
     assert (student["speed_up"], student["batched_speed_up"]) == ("2.0", "4.0") and student["n"] == "2"
+
+
+def test_timing_stops_at_its_limit_but_counts_a_few_batches(study, monkeypatch):
+    asked = []
+    monkeypatch.setattr(latency, "load_encoder", lambda folder: Patient())
+    monkeypatch.setattr(latency, "encode_split", lambda *_: EncodedDataset(np.arange(4), np.zeros(4, np.int32), np.arange(5), np.ones(4, np.int32),
+                                                                         np.zeros(4, np.int64)))
+    monkeypatch.setattr(latency, "timed", lambda work, size: lambda: (asked.append(size), (size, 30.0 if size == 32 else 2.0))[1])
+    found = latency.measure_latency(study / "CoLA/student/seed-1", "anywhere")
+    assert found["batches"] == {"1": 30 - latency.WARM_UP, "32": latency.FEWEST} and len(asked) == 30 + latency.WARM_UP + latency.FEWEST
+    assert found["milliseconds"] == {"1": 2000.0, "32": 1000 * 30 / 32}
 
 
 # ---- the script

@@ -223,6 +223,7 @@ def test_runs_of_the_program_are_reported_timed_and_repaired(tiny_bert, tiny_glu
     status, (line,), _ = report("latency", tmp_path / "r", "--data_dir", tiny_glue)
     measured = json.loads((tmp_path / "r/seed-1/latency.json").read_text())
     assert status == 0 and "in batches of 32 (CoLA dev, " in line and measured["threads"] >= 1
+    assert measured["batches"] == {"1": 50, "32": 50}
     assert 0 < measured["milliseconds"]["32"] < measured["milliseconds"]["1"]
     table = report("folder", tmp_path / "r")[1]
     assert cells(table, "r")[-2:] == [f"{measured['milliseconds'][size]:.2f}" for size in ("1", "32")] and "ms per example | in batches |" in table[0]

@@ -64,7 +64,7 @@ def _notes(summary: Summary, timed: bool) -> list[str]:
                      f"errors of that difference, with at least {SEEDS} seeds.")
     if summary.teacher:
         lines.append(f"% of {summary.teacher}: mean over tasks of the score divided by that of {summary.teacher}."
-                     + (" Times as fast: the same of the times, on the same device." if timed else ""))
+                     + (f" Times as fast: mean over tasks of the time of {summary.teacher} divided by the row's, on one device." if timed else ""))
     if lacking := summary.lacking("seed"):
         lines.append(_named("Without a finished run: ", lacking) + ".")
     chosen = "; ".join(f"{task} {split} ({', '.join(rows)})" for (task, split), rows in summary.selecting().items())

@@ -129,7 +129,7 @@ def comparison(summary: Summary):
         for index, row in enumerate(summary.rows):
             length, error = known.get(row, (0.0, 0.0))
             axis.barh(index, length, xerr=error or None, color=COLOURS[index % len(COLOURS)], capsize=3)
-            axis.text(length + error, index, f" {length:.3g}" if row in known else " not known", va="center", fontsize=8)
+            axis.text(length + error, index, f" {length:,.{1 if length >= 10 else 2}f}" if row in known else " not known", va="center", fontsize=8)
         axis.set_yticks(range(len(summary.rows)), summary.rows if place % PANELS == 0 else [""] * len(summary.rows))
         axis.set(title=label)
         axis.invert_yaxis()

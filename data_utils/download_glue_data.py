@@ -1,10 +1,10 @@
-"""Fetch GLUE and SuperGLUE into the official folder layouts.
+"""Fetch GLUE and SuperGLUE into the official folder layouts; unpack IMDb there.
 
-    python3 data_utils/download_glue_data.py [--data_dir ./glue] [--tasks glue|superglue|all|CoLA,MRPC]
+    python3 data_utils/download_glue_data.py [--data_dir ./glue] [--tasks glue|superglue|imdb|all|CoLA,MRPC]
 
-Every fetched file has a pinned size and sha256 (download_sources.py). What is unpacked from them is recorded in DATA/checksums.json
-and compared on later runs. Files that came another way are recorded when first seen: that notices a later change, it is no proof that
-they are the official ones.
+Every fetched file has a pinned size and sha256 (download_sources.py). An archive that has none, IMDb's, is not fetched: it is unpacked
+where it was put by hand. What is unpacked is recorded in DATA/checksums.json and compared on later runs. Files that came another way
+are recorded when first seen: that notices a later change, it is no proof that they are the official ones.
 
 An interrupted download continues where it stopped; a file that is there is never overwritten; only the standard library is needed."""
 import argparse
@@ -19,14 +19,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 # As a script, Python puts data_utils/ on the path and not the repository, whose package data_utils holds the task table.
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+from data_utils.archives import extract_tar, extract_zip
 from data_utils.download_sources import SOURCES, Remote
-from data_utils.readers import find_file, tables
+from data_utils.readers import find_file, source_fingerprint, tables
 from data_utils.tasks import TASKS, Task, get_task
 
 TRIES = 4
@@ -45,14 +45,16 @@ MRPC_NOTE = """
 
 def main(argv: list[str] | None = None, sources=SOURCES) -> int:
     """Fetch the tasks named on the command line; the exit status: 0, or 1 where a task failed (the others are fetched all the same)."""
-    parser = argparse.ArgumentParser(description="Fetch GLUE and SuperGLUE into the official folder layouts.")
+    parser = argparse.ArgumentParser(description="Fetch GLUE and SuperGLUE into the official folder layouts; unpack IMDb there.")
     parser.add_argument("--data_dir", default="./glue", help="folder that receives one folder per task (default: %(default)s)")
     parser.add_argument("--tasks", default="glue",
-                        help=f"glue, superglue, all, or names joined by commas among {','.join(name for name, _ in sources)}")
+                        help=f"glue, superglue, imdb, all (that can be fetched), or names joined by commas among "
+                             f"{','.join(name for name, _ in sources)}")
     arguments = parser.parse_args(argv)
-    remotes = dict(sources)
+    remotes, asked = dict(sources), arguments.tasks.lower()
     try:
-        names = ([task.name for task in TASKS if arguments.tasks.lower() in ("all", task.suite) and task.name in remotes]
+        names = ([task.name for task in TASKS if task.name in remotes
+                  and (asked == task.suite or asked == "all" and all(remote.sha256 for remote in remotes[task.name]))]
                  or [get_task(name).name for name in arguments.tasks.split(",")])
     except ValueError as error:
         parser.error(str(error))
@@ -78,7 +80,7 @@ def _provide(task: Task, remotes: tuple[Remote, ...], data_dir: Path) -> str:
         path = find_file(split, folder)
         if path:
             key = f"{_folder_name(task)}/{path.name}"
-            present[key] = sha256_of(path)
+            present[key] = source_fingerprint(task, path)
             if recorded.get(key, present[key]) != present[key]:
                 raise DownloadError(f"{path} is left as it is, but its sha256 is {present[key]}; checksums.json has {recorded[key]}. Move "
                                     f"it away to fetch it again; to keep your own version, remove its line from checksums.json.")
@@ -94,7 +96,9 @@ def _provide(task: Task, remotes: tuple[Remote, ...], data_dir: Path) -> str:
         if task.name == "MRPC":
             assemble_mrpc(_mrpc_files(remotes, folder, data_dir), unpacked)
         elif remotes[0].name.endswith(".zip"):
-            extract(fetch(remotes[0], data_dir / remotes[0].name), unpacked)
+            extract_zip(fetch(remotes[0], data_dir / remotes[0].name), unpacked)
+        elif remotes[0].name.endswith(".tar.gz"):
+            extract_tar(fetch(remotes[0], data_dir / remotes[0].name), unpacked)
         else:
             shutil.copyfile(fetch(remotes[0], data_dir / remotes[0].name), unpacked / task.splits[0].files[0])
         checksums = _check_unpacked(task, unpacked, present)
@@ -102,24 +106,28 @@ def _provide(task: Task, remotes: tuple[Remote, ...], data_dir: Path) -> str:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     _record(data_dir, checksums)
-    for remote in remotes:
+    known = [remote for remote in remotes if remote.sha256]
+    for remote in known:      # what was put there by hand and cannot be fetched again stays
         (data_dir / remote.name).unlink(missing_ok=True)
     tokenised = task.name == "MRPC" and not (folder / remotes[0].name).exists()
-    return f"verified, now in {folder}; its checksums are in checksums.json" + (MRPC_NOTE.format(folder=folder) if tokenised else "")
+    return f"{'verified' if known else 'unpacked as it is'}, now in {folder}; its checksums are in checksums.json" + (MRPC_NOTE.format(folder=folder) if tokenised else "")
 
 
 def _folder_name(task: Task) -> str:
-    return "diagnostic" if task.name == "AX" else task.name
+    return {"AX": "diagnostic", "IMDb": "aclImdb"}.get(task.name, task.name)
 
 
 def fetch(remote: Remote, path: Path, tries: int = TRIES, wait_seconds: float = 1.0) -> Path:
     """`remote` at `path`, verified; the part that an interrupted run left at NAME.part is continued.
 
-    A file that was put at `path` by hand is taken if it is the right one. DownloadError after `tries` failures.
+    A file that was put at `path` by hand is taken if it is the right one. DownloadError after `tries` failures, and at once where
+    nothing is known that `remote` could be held against.
     """
     if path.is_file():
         _verify(remote, path)
         return path
+    if not remote.sha256:
+        raise DownloadError(f"{remote.url} is not fetched, since no checksum of it is known here; expected it as {path}")
     part = path.with_name(path.name + ".part")
     for attempt in range(1, tries + 1):
         resumed = part.exists()
@@ -166,34 +174,13 @@ def _stream(remote: Remote, part: Path) -> None:
 
 def _verify(remote: Remote, path: Path) -> None:
     size, digest = path.stat().st_size, sha256_of(path)
-    if (size, digest) != (remote.size, remote.sha256):
+    if remote.sha256 and (size, digest) != (remote.size, remote.sha256):
         raise DownloadError(f"{path}: expected {remote.size} bytes with sha256 {remote.sha256}, found {size} bytes with {digest}")
 
 
 def sha256_of(path: Path) -> str:
     """sha256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def extract(archive: Path, target: Path) -> None:
-    """Unpack the files of a zip's one folder into `target`, without its sub-folders (`original/`: the same data in other forms).
-
-    DownloadError for a damaged archive and for a member whose path leads out of the folder; then nothing is written.
-    """
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            members = [info for info in opened.infolist() if not info.is_dir()]
-            for info in members:
-                path = PurePosixPath(info.orig_filename)
-                if path.is_absolute() or ".." in path.parts or set("\\:") & set(info.orig_filename):
-                    raise DownloadError(f"{archive}: the member {info.orig_filename!r} leads out of its folder; nothing is unpacked")
-            for info in members:
-                folder, _, name = info.filename.rpartition("/")
-                if "/" not in folder and folder != "__MACOSX" and not name.startswith("."):
-                    with opened.open(info) as source, (target / name).open("wb") as copy:
-                        shutil.copyfileobj(source, copy)
-    except zipfile.BadZipFile as error:
-        raise DownloadError(f"{archive}: not a sound zip archive ({error}); remove it and run this again") from error
 
 
 def assemble_mrpc(files: tuple[Path, Path, Path], target: Path) -> None:
@@ -227,9 +214,9 @@ def _check_unpacked(task: Task, unpacked: Path, expected: dict[str, str]) -> dic
     checksums = {}
     for split in task.splits:
         key, path = f"{unpacked.name}/{split.files[0]}", unpacked / split.files[0]
-        if not path.is_file():
+        if not find_file(split, unpacked):
             raise DownloadError(f"{key} is not in what was fetched, found {sorted(file.name for file in unpacked.iterdir())}")
-        checksums[key] = sha256_of(path)
+        checksums[key] = source_fingerprint(task, path)
         if expected.get(key, checksums[key]) != checksums[key]:
             raise DownloadError(f"{key} as fetched has sha256 {checksums[key]}, but the file that is already there has "
                                 f"{expected[key]}; nothing was changed. Move away what is there to take the fetched one")

@@ -2,20 +2,23 @@
 
 GLUE: as huggingface/datasets (datasets/glue/dataset_infos.json) and, but for QQP, tensorflow/datasets (url_checksums/glue.txt)
 publish them. SuperGLUE: huggingface/datasets (datasets/super_glue/dataset_infos.json). We had no way to fetch the files and confirm.
+IMDb: without them, since the archive could not be held against any; so it is put there by hand.
 """
 from dataclasses import dataclass
 
 GLUE_HOST = "https://dl.fbaipublicfiles.com/glue/data"
 SENTEVAL_HOST = "https://dl.fbaipublicfiles.com/senteval/senteval_data"
 SUPERGLUE_HOST = "https://dl.fbaipublicfiles.com/glue/superglue/data/v2"
+IMDB_HOST = "https://ai.stanford.edu/~amaas/data/sentiment"
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to fetch: its address, its size in bytes and its sha256 in hex."""
+    """A file to fetch: its address, its size in bytes and its sha256 in hex; without these it is not fetched, but unpacked where it
+    lies."""
     url: str
-    size: int
-    sha256: str
+    size: int = 0
+    sha256: str = ""
 
     @property
     def name(self) -> str:
@@ -23,7 +26,7 @@ class Remote:
         return self.url.rsplit("/", 1)[1]
 
 
-# Per task: a zip with one folder, one TSV file, or (MRPC) the three files that the splits are assembled from.
+# Per task: a zip or tar.gz with one folder, one TSV file, or (MRPC) the three files that the splits are assembled from.
 SOURCES: tuple[tuple[str, tuple[Remote, ...]], ...] = (
     ("CoLA", (Remote(f"{GLUE_HOST}/CoLA.zip", 376971, "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff"),)),
     ("SST-2", (Remote(f"{GLUE_HOST}/SST-2.zip", 7439277, "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa"),)),
@@ -47,4 +50,5 @@ SOURCES: tuple[tuple[str, tuple[Remote, ...]], ...] = (
     ("WSC", (Remote(f"{SUPERGLUE_HOST}/WSC.zip", 32751, "2ed6dfa94556b4a128ff0441efe365b2e883124e7e6aa00fb8d3a6cb1fd520a9"),)),
     ("AX-b", (Remote(f"{SUPERGLUE_HOST}/AX-b.zip", 33950, "43b45c55a273575c58a33cd68f10a971f83daa3aa223bfbc4077b92fbdf960b3"),)),
     ("AX-g", (Remote(f"{SUPERGLUE_HOST}/AX-g.zip", 10413, "2d4e00d3a7d23d2c3787ee4c1382cc81a72cb05a76fc9d78d142949247ed61b9"),)),
+    ("IMDb", (Remote(f"{IMDB_HOST}/aclImdb_v1.tar.gz"),)),
 )

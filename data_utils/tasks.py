@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from data_utils import superglue
+from data_utils import imdb, superglue
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Example:
 class Split:
     """One split of a task and where it lives.
 
-    files: paths inside the task's folder, of which the first that is there is read: .tsv tables or .jsonl records. hub: the split's
-    name on the Hub. labelled: False for test splits, whose labels (if a copy has any) are never read. columns: the column names of a
+    files: paths inside the task's folder, of which the first that is there is read: .tsv tables, .jsonl records, or without a suffix
+    a folder of reviews (readers/reviews.py). hub: the split's name on the Hub. labelled: False for test splits, whose labels (if a copy has any) are never read. columns: the column names of a
     file that has no header line. submissions: file names in a submission, .tsv to GLUE and .jsonl to SuperGLUE.
     """
     name: str
@@ -66,7 +66,7 @@ class Task:
     spellings: further spellings of the classes, each a tuple like raw_labels. submitted_labels: as a SuperGLUE submission spells them,
         where that is not raw_labels.
     ragged: a crawl whose official files have rows with too few fields (left out) and empty texts (kept); both are counted and said.
-    suite: the benchmark, "glue" or "superglue": where the Hub has it.
+    suite: the benchmark, "glue", "superglue" or "imdb": where the Hub has it.
     rows, fields, form: the rows of a record; the columns that are read; the texts that they make. For tasks whose texts are no columns.
     num_choices: how many choices an example has, of which one scorer takes one; 0 where classes are the same for all examples.
     group_by: the column whose values group the rows that are judged together; or "pairs", two neighbouring rows.
@@ -122,8 +122,14 @@ class Task:
 
     @property
     def dev_splits(self) -> tuple[str, ...]:
-        """Labelled splits for evaluation; model selection uses the FIRST one."""
+        """Labelled splits for evaluation; model selection uses the FIRST one, unless the task is scored on its test set."""
         return tuple(split.name for split in self.splits if split.labelled and split.name != "train")
+
+    @property
+    def scored_on_test(self) -> bool:
+        """Whether models of the task have no labelled split but the test set to be scored on: it selects none of them, a part of train
+        does."""
+        return self.split_names[0] == "train" and self.dev_splits == ("test",)
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -217,6 +223,11 @@ TASKS: tuple[Task, ...] = (
     Task("AX-g", _PAIR, "label", _ENTAILMENT_2, _ENTAILMENT_2, ("accuracy", "parity"),
          (Split("test", ("AX-g.jsonl",), "test", submissions=("AX-g.jsonl",)),), "axg", ("premise", "hypothesis"), max_length=320,
          suite="superglue", aliases=_PREMISE, group_by="pairs", predicted_by="RTE"),
+
+    # Uids follow the files (readers/reviews.py); the Hub has another order, and with it another held-out tenth.
+    Task("IMDb", ("text",), "label", ("negative", "positive"), ("neg", "pos"), ("accuracy",),
+         (Split("train", ("train",), "train"), Split("test", ("test",), "test")), "plain_text", ("text",), max_length=512, suite="imdb",
+         folders=("aclImdb",), fields=("text",), form=imdb.review_text),
 
     Task("demo", ("sentence",), "label", ("first_sense", "second_sense"), _ZERO_ONE, ("accuracy",),
          (Split("train", ("train.tsv",), "train"), Split("dev", ("dev.tsv",), "validation"),

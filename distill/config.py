@@ -73,7 +73,8 @@ class TaskConfig(TrainConfig):
     data_dir: str = setting("./glue", "folder of the tasks; the hub is asked where ./glue is missing")
     max_length: int = setting(0, "tokens per example; 0: the task's own")
     select_on: str = setting("dev", "what selects the best epoch: dev (the first dev split), or heldout, a fixed tenth of train "
-                                    "that is not trained on; dev is then reported untouched by the selection")
+                                    "that is not trained on; dev is then reported untouched by the selection. heldout by "
+                                    "default for a task that is scored on its test set")
 
     def __post_init__(self):
         super().__post_init__()

@@ -5,6 +5,8 @@
 
     with a quiz             the tenth of each class of what is left to train on, which is not trained on either
 
+A task that is scored on its test set (IMDb) is selected on heldout: `train` says so by default, and dev is refused.
+
 Which examples are held out or asked is a function of their rows in the train file alone (data_utils/draws.py).
 """
 
@@ -27,7 +29,8 @@ logger = logging.getLogger(__name__)
 def read_splits(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedDataset, dict[str, EncodedDataset]]:
     """The training examples, and by name the splits to score, the selecting one first, as `encoder` reads them.
 
-    ValueError for a task without a labelled split to score, and where no example is held out or none is left to train on.
+    ValueError for a task without a labelled split to score, or with none that may select, and where no example is held out or none
+    is left to train on.
     """
     train, held = _parts(encoder, task, cfg)
     return train, {**held, **dev_splits(encoder, task, cfg.data_dir, cfg.max_length)}
@@ -56,6 +59,9 @@ def warn_of_seen(teacher: Path, cfg: TaskConfig) -> None:
 
 def _parts(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedDataset, dict[str, EncodedDataset]]:
     """The train split: what is trained on, and what is held out of it, under its name."""
+    if task.scored_on_test and cfg.select_on != HELD_OUT:
+        raise ValueError(f"--select_on {cfg.select_on}: {task.name} has no dev split, and the test set, which is reported, selects nothing: "
+                         f"give --select_on {HELD_OUT}")
     whole = encode_split(encoder, task, "train", cfg.data_dir, cfg.max_length)
     if cfg.select_on != HELD_OUT:
         return whole, {}

@@ -66,12 +66,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def stored_parameters(path: Path) -> int | None:
     """The number of parameters in a safetensors file, embeddings included, read from its header; None where it is missing
     or broken."""
+    return (stored_parameter_counts(path) or (None,))[0]
+
+
+def stored_parameter_counts(path: Path) -> tuple[int, int] | None:
+    """What parameter_counts() says of a safetensors file, read from its header; None where it is missing or broken."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, "pt") as file:
-            tensors = [file.get_slice(name) for name in file.keys()]
-            return sum(math.prod(tensor.get_shape()) for tensor in tensors if "F" in tensor.get_dtype())
+            tensors = {name: file.get_slice(name) for name in file.keys()}
+            return _counted({name: math.prod(tensor.get_shape()) for name, tensor in tensors.items() if "F" in tensor.get_dtype()})
     except (SafetensorError, OSError):
         return None
 
@@ -79,8 +84,11 @@ def stored_parameters(path: Path) -> int | None:
 def parameter_counts(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
     """Parameters in all, and how many of them are embeddings (word, position, segment, and their LayerNorm): of an encoder's
     state_dict() or of a checkpoint's read_tensors()."""
-    embeddings = sum(tensor.numel() for name, tensor in tensors.items() if ".embeddings." in name)
-    return sum(tensor.numel() for tensor in tensors.values()), embeddings
+    return _counted({name: tensor.numel() for name, tensor in tensors.items()})
+
+
+def _counted(sizes: Mapping[str, int]) -> tuple[int, int]:
+    return sum(sizes.values()), sum(size for name, size in sizes.items() if ".embeddings." in name)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -57,6 +57,12 @@ def tiny_glue(tmp_path_factory) -> Path:
     return tiny.write_glue(tmp_path_factory.mktemp("glue"))
 
 
+@pytest.fixture(scope="session")
+def tiny_imdb(tmp_path_factory) -> Path:
+    """Folder with a small aclImdb in it, whose labels can be learned."""
+    return tiny.write_imdb(tmp_path_factory.mktemp("imdb"))
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder on a file system of four megabytes."""

@@ -42,10 +42,16 @@ def write_run(path: Path, task: str = "CoLA", seed: int = 1, wrong: float = 0.2,
     for name, content in files.items():
         (path / name).write_text(json.dumps(content))
     (path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    write_tensors(path / "best" / "model.safetensors", {"weight": torch.zeros(100, width), "ids": torch.zeros(7, dtype=torch.int64)})
+    write_tensors(path / "best" / "model.safetensors", {
+        "bert.embeddings.word_embeddings.weight": torch.zeros(40, width), "weight": torch.zeros(60, width), "ids": torch.zeros(7, dtype=torch.int64)})
     save_predictions(kept, path / "best" / "predictions.npz")
     (path / "DONE").touch()
     return path
+
+
+def write_latency(run: Path, alone: float, batched: float = 1.0, device: str = "cpu", disturbed: bool = False) -> None:
+    """What `report latency` leaves in a run."""
+    (run / "latency.json").write_text(json.dumps({"milliseconds": {"1": alone, "32": batched}, "device": device, "disturbed": disturbed}))
 
 
 def edit(file: Path, **changed) -> None:

@@ -181,6 +181,20 @@ def test_every_preset_sets_known_settings_to_values_that_are_accepted(recipe):
             parse(recipe.Config, [], preset_settings(recipe, task, preset, []))
 
 
+@pytest.mark.parametrize("width, preset", [(384, "small"), (767, "small"), (768, "base"), (1023, "base"), (1024, "paper")])
+def test_fine_tuning_takes_the_preset_of_its_models_width(width, preset, monkeypatch):
+    monkeypatch.setattr(finetune, "load_config", lambda name: type("Config", (), {"hidden_size": width}))
+    assert finetune.default_preset({"model": "any"}) == preset
+
+
+def test_the_published_settings_for_the_width_of_distilbert():
+    """pretraining_kd.md 2.2"""
+    names = ("learning_rate", "num_train_epochs", "train_batch_size")
+    found = {task: parse(finetune.Config, [], preset_settings(finetune, task, "base", [])) for task in ("MNLI", "IMDb")}
+    assert {task: tuple(getattr(cfg, name) for name in names) for task, cfg in found.items()} == {"MNLI": (2e-5, 3, 32), "IMDb": (2e-5, 2, 16)}
+    assert preset_settings(finetune, "IMDb", "small", [])["num_train_epochs"] == 2
+
+
 def test_an_unknown_preset_is_answered_with_the_list():
     with pytest.raises(ValueError, match="'big'.*paper"):
         preset_settings(finetune, "CoLA", "big", [])

@@ -1,6 +1,5 @@
 """Plots of a folder of runs: what is drawn, as which files, and what cannot be."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -9,10 +8,10 @@ import pytest
 from distill.__main__ import main
 from distill.report import plots
 from distill.report.folder import find_runs
-from distill.report.plots import curves, plot, trade_off
+from distill.report.plots import comparison, curves, plot, trade_off
 from distill.report.summary import Summary
 from distill.rundir import SaveError
-from tests.finished import write_run
+from tests.finished import write_latency, write_run
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def folder(tmp_path) -> Path:
     for row, wrong, width in (("small", 0.3, 10), ("large", 0.1, 20)):
         for seed in (1, 2):
             run = write_run(tmp_path / "runs" / row / f"seed-{seed}", "MRPC", seed, wrong, width=width)
-            (run / "latency.json").write_text(json.dumps({"milliseconds": {"1": width + seed, "32": 1.0}}))
+            write_latency(run, width + seed)
     return tmp_path / "runs"
 
 
@@ -57,13 +56,29 @@ def test_scores_stand_over_parameters_and_over_latency(folder, fact, factor, x):
         assert "(M)" in axis.get_xlabel() or "(ms)" in axis.get_xlabel()
 
 
+def test_one_figure_has_a_bar_for_every_score_size_and_time_and_says_what_is_not_known(folder):
+    for file in (folder / "small").rglob("latency.json"):
+        file.unlink()
+    panels = {axis.get_title(): axis for axis in comparison(summary(folder)).axes}
+    assert list(panels) == ["MRPC dev, f1 (%)", "MRPC dev, accuracy (%)", "parameters (M)", "without embeddings (M)", "on disk (MB)",
+                            "time for one example (ms)", "the same in batches of 32 (ms)"]
+    lengths = {title: [bar.get_width() for bar in axis.patches] for title, axis in panels.items()}
+    assert lengths["parameters (M)"] == [0.002, 0.001] and lengths["without embeddings (M)"] == [0.0012, 0.0006]
+    assert lengths["time for one example (ms)"] == [21.5, 0] and panels["time for one example (ms)"].texts[1].get_text() == " not known"
+    found = summary(folder)
+    assert lengths["MRPC dev, f1 (%)"] == pytest.approx([50 * sum(found.values(row, ("MRPC", "dev", "f1")).values()) for row in found.rows])
+    assert [label.get_text() for label in panels["parameters (M)"].get_yticklabels()] == ["", ""]
+    assert [label.get_text() for label in panels["MRPC dev, f1 (%)"].get_yticklabels()] == found.rows == ["large", "small"]
+
+
 def test_the_verb_writes_png_and_svg_and_the_same_runs_give_the_same_bytes(folder, tmp_path):
     assert main(["report", "folder", str(folder), "--plots", str(tmp_path / "plots")]) == 0
     files = sorted((tmp_path / "plots").iterdir())
     assert [file.name for file in files] == sorted(
-        f"{name}.{kind}" for name in ("curves-MRPC-large", "curves-MRPC-small", "score-against-latency", "score-against-parameters")
+        f"{name}.{kind}" for name in ("comparison", "curves-MRPC-large", "curves-MRPC-small", "score-against-latency", "score-against-parameters")
         for kind in ("png", "svg"))
     assert {file.suffix: file.read_bytes()[:5] for file in files} == {".png": b"\x89PNG\r", ".svg": b"<?xml"}
+    assert plots._write(comparison(summary(folder)), tmp_path, "comparison")[1].read_bytes() == files[1].read_bytes()
     again = plots._write(trade_off(summary(folder), "parameters"), tmp_path, "score-against-parameters")
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files if "parameters" in file.name]
     assert "matplotlib.pyplot" not in sys.modules, "it would look for a display"
@@ -75,7 +90,7 @@ def test_what_cannot_be_drawn_is_said_and_costs_nothing_else(folder, tmp_path):
     (folder / "small/seed-1/log.jsonl").write_text('{"step": 1, "terms"\n')
     (folder / "large/seed-1/log.jsonl").write_text(""), (folder / "large/seed-2/log.jsonl").unlink()
     files, notes = plot(summary(folder), tmp_path / "plots")
-    assert {file.stem for file in files} == {"score-against-parameters"} and len(notes) == 3
+    assert {file.stem for file in files} == {"score-against-parameters", "comparison"} and len(notes) == 3
     assert any("no curves of small on MRPC: its log.jsonl is damaged" in note for note in notes)
     assert any("no curves of large on MRPC" in note and "names no term" in note for note in notes)
     assert any("report latency RUN" in note for note in notes)

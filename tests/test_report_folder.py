@@ -131,7 +131,7 @@ def test_the_table_gives_means_differences_parameters_and_retention(study, repor
     status, lines, said = report("folder", study, "--baseline", "weak", "--teacher", "teacher")
     assert status == 0 and not said
     assert lines[0] == ("| | CoLA dev, matthews | minus weak | MRPC dev, f1 | minus weak | MRPC dev, accuracy | minus weak | "
-                        "parameters (M) | % of teacher |")
+                        "parameters (M) | without embeddings (M) | on disk (MB) | % of teacher |")
     assert [line.split("|")[1].strip() for line in lines[2:5]] == ["teacher", "weak", "strong"]
     kept = {row: {seed: answers("CoLA", seed, wrong) for seed in (1, 2, 3)} for row, wrong in (("weak", 0.3), ("strong", 0.2))}
     values = [100 * matthews(found.predicted, found.target) for found in kept["strong"].values()]
@@ -140,7 +140,7 @@ def test_the_table_gives_means_differences_parameters_and_retention(study, repor
     assert strong[0] == f"**{np.mean(values):.1f} ± {np.std(values, ddof=1) / 3 ** 0.5:.1f} (3)**"
     assert strong[1] == f"{100 * expected.value:+.1f} ± {100 * expected.stderr:.1f} (3)"
     assert cells(lines, "weak")[1] == "-" and "**" not in cells(lines, "weak")[0]
-    assert strong[-2] == "0.0" and cells(lines, "teacher")[-1] == "100.0" and 70 < float(strong[-1]) < 95
+    assert strong[-4:-1] == ["0.0"] * 3 and cells(lines, "teacher")[-1] == "100.0" and 70 < float(strong[-1]) < 95
     assert any("more than 2 standard errors of that difference, with at least 3 seeds" in line for line in lines)
 
 
@@ -194,6 +194,7 @@ def test_the_csv_holds_every_seed_and_what_the_table_says(study, tmp_path, repor
     values = [float(value) for value in strong["values"].split()]
     assert strong["seeds"] == "1 2 3" and float(strong["mean"]) == pytest.approx(np.mean(values)) and strong["n"] == "3"
     assert strong["parameters"] == "1000" and lines["teacher", "f1"]["parameters"] == "4000" and strong["gain"] == "True"
+    assert strong["without_embeddings"] == "600" and int(strong["bytes"]) == (study / "CoLA/strong/seed-1/best/model.safetensors").stat().st_size
     assert strong["selected_on"] == "dev" and lines["weak", "matthews"]["difference"] == ""
 
 
@@ -222,9 +223,10 @@ def test_runs_of_the_program_are_reported_timed_and_repaired(tiny_bert, tiny_glu
     status, (line,), _ = report("latency", tmp_path / "r", "--data_dir", tiny_glue)
     measured = json.loads((tmp_path / "r/seed-1/latency.json").read_text())
     assert status == 0 and "in batches of 32 (CoLA dev, " in line and measured["threads"] >= 1
+    assert measured["batches"] == {"1": 50, "32": 50}
     assert 0 < measured["milliseconds"]["32"] < measured["milliseconds"]["1"]
     table = report("folder", tmp_path / "r")[1]
-    assert cells(table, "r")[-1] == f"{measured['milliseconds']['1']:.2f}" and "ms per example" in table[0]
+    assert cells(table, "r")[-2:] == [f"{measured['milliseconds'][size]:.2f}" for size in ("1", "32")] and "ms per example | in batches |" in table[0]
     (tmp_path / "r/seed-1/latency.json").write_text("{}")
     status, table, said = report("folder", tmp_path / "r")
     assert status == 0 and "latency.json is damaged" in said and cells(table, "r")[0].endswith("(2)")

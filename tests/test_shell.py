@@ -26,7 +26,7 @@ HYPER_PARAMETERS = ("learning_rate", "epochs", "max_steps", "batch_size", "warmu
 def sh(script: str, *words, cwd=None, **environment) -> subprocess.CompletedProcess:
     """Run a script with PYTHON, the further variables, and nothing of the caller's that it would read."""
     clean = {name: value for name, value in os.environ.items() if name not in (
-        "DATA", "METHOD", "MODEL", "RUNS", "NAME", "SCHEDULE", "TEACHER", "STUDENT", "SENSES", "CORPUS", "TOKENIZER",
+        "DATA", "METHOD", "MODEL", "RUNS", "RUN", "NAME", "SCHEDULE", "TEACHER", "STUDENT", "SENSES", "CORPUS", "TOKENIZER",
         "PYTHONPATH")}
     return subprocess.run(["sh", str(ROOT / script), *map(str, words)], cwd=cwd, capture_output=True, text=True,
                           env=clean | {"PYTHON": sys.executable} | {name: str(value) for name, value in environment.items()})
@@ -74,7 +74,7 @@ def test_the_program_takes_the_place_of_the_script_and_gets_every_further_word(n
     settings = re.findall(r"^([A-Z]+)=", text, re.M)
     for variable in set(settings) - {"TASK"}:
         assert f"{variable}=${{{variable}:-" in text, f"{variable} cannot be set from outside"
-    assert not re.search(r'(?<!")\$(?:DATA|RUNS|MODEL|TEACHER|STUDENT|SENSES|CORPUS|TASK)\b(?!["/])', re.sub(r'"[^"]*"|#.*|=.*', "", text)), "unquoted"
+    assert not re.search(r'(?<!")\$(?:DATA|RUNS?|MODEL|TEACHER|STUDENT|SENSES|CORPUS|TASK)\b(?!["/])', re.sub(r'"[^"]*"|#.*|=.*', "", text)), "unquoted"
 
 
 # ---- what they say
@@ -177,6 +177,27 @@ def test_self_teaching_trains_then_scores_what_it_left(name, given, expected, re
     assert training.splitlines() == ["train", "self_teaching", "SST-2", "--data_dir", "a folder", "--model", model, "--schedule", schedule,
                                      "--output_dir", f"{runs}/SST-2/{run}", "--seed", "3"]
     assert scoring.splitlines() == ["evaluate", "SST-2", "--data_dir", "a folder", "--checkpoint", f"{runs}/SST-2/{run}"]
+
+
+@pytest.mark.parametrize("script, words, given, model, run", [
+    ("scripts/finetune.sh", ["sst2"], {}, "distilbert/distilbert-base-uncased", "SST-2/finetuned"),
+    ("scripts/finetune.sh", ["IMDB"], {"MODEL": "a student/best", "RUN": "my run"}, "a student/best", "IMDb/my run"),
+    ("scripts/finetune_imdb.sh", [], {}, "distilbert/distilbert-base-uncased", "IMDb/finetuned"),
+    ("scripts/finetune_imdb.sh", [], {"MODEL": "a student/best", "RUN": "my run"}, "a student/best", "IMDb/my run")])
+def test_fine_tuning_is_r1_with_a_model_and_a_run_of_its_own(script, words, given, model, run, recorder, tmp_path):
+    runs = tmp_path / "the runs"
+    done = sh(script, *words, "--seed", 3, PYTHON=recorder, RUNS=runs, DATA="a folder", **given)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "words").read_text().splitlines() == [
+        "-m", "distill", "train", "finetune", run.split("/")[0], "--data_dir", "a folder", "--model", model,
+        "--output_dir", f"{runs}/{run}", "--seed", "3"]
+
+
+def test_fine_tuning_says_its_own_usage_and_an_unknown_task(tmp_path):
+    done = sh("scripts/finetune.sh", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("usage: sh scripts/finetune.sh TASK") and "IMDb" in done.stderr
+    done = sh("scripts/finetune.sh", "MRCP", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: unknown task 'MRCP'; nearest: MRPC")
 
 
 # ---- the real thing

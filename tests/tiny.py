@@ -118,6 +118,19 @@ def write_superglue(folder: Path, rows: int = 24) -> Path:
     return folder
 
 
+def write_imdb(folder: Path, rows: int = 40) -> Path:
+    """A small aclImdb folder as unpacked, `rows` reviews in train and 16 in test; GOOD and BAD words tell the class."""
+    draw = random.Random(0)
+    for split, count in {"train": rows, "test": 16}.items():
+        for number in range(count):
+            label, rating = ("pos", 9) if number % 2 else ("neg", 2)
+            words = draw.choices(NEUTRAL, k=draw.randint(2, 9)) + draw.choices(GOOD if number % 2 else BAD, k=2)
+            path = folder / "aclImdb" / split / label / f"{number // 2}_{rating}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(" ".join(words[:2]) + "<br /><br />" + " ".join(words[2:]) + " .")
+    return folder
+
+
 def _without_answers(record):
     """The record of a test split."""
     if isinstance(record, dict):

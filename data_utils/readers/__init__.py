@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_utils import demo
-from data_utils.readers import hub, json_lines, tables
+from data_utils.readers import hub, json_lines, reviews, tables
 from data_utils.readers.rows import DEFAULT_DATA_DIR, Row, download_command
 from data_utils.tasks import Example, Split, Task, normalise
 
@@ -65,22 +65,29 @@ def find_folder(task: Task, data_dir: str | Path = DEFAULT_DATA_DIR) -> Path | N
 
 
 def find_file(part: Split, folder: Path) -> Path | None:
-    """The file in the task's folder that holds `part`, None where there is none."""
-    return next((folder / name for name in part.files if (folder / name).is_file()), None)
+    """The file in the task's folder that holds `part`, or a folder where its name has no suffix; None where there is none."""
+    paths = [folder / name for name in part.files]
+    return next((path for path in paths if (path.is_file() if path.suffix else path.is_dir())), None)
 
 
 def data_fingerprint(task: Task, split: str, data_dir: str | Path = DEFAULT_DATA_DIR) -> str:
     """sha256 (hex) of the file that read_examples reads for `split`.
 
-    For MRPC assembled from Microsoft's files: over their checksums and the split's name; for Hub data: over the examples.
+    For MRPC assembled from Microsoft's files: over their checksums and the split's name; for a folder of reviews: over their
+    checksums and names; for Hub data: over the examples.
     """
     part = task.split(split)
     folder = _folder_or_demo(task, data_dir)
     if folder is None:
         examples = [[example.uid, example.texts, example.target] for example in read_examples(task, split, data_dir)]
         return hashlib.sha256(json.dumps(examples).encode()).hexdigest()
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in _source_files(task, part, folder)]
+    digests = [source_fingerprint(task, path) for path in _source_files(task, part, folder)]
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join([*digests, split]).encode()).hexdigest()
+
+
+def source_fingerprint(task: Task, path: Path) -> str:
+    """sha256 (hex) of what find_file() found: of a file's content, of a folder of reviews as reviews.py says."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix else reviews.fingerprint(task, path)
 
 
 def _folder_or_demo(task: Task, data_dir: str | Path) -> Path | None:
@@ -117,6 +124,9 @@ def _rows(task: Task, part: Split, folder: Path) -> Iterator[Row]:
     files = _source_files(task, part, folder)
     if files[0].suffix == ".jsonl":
         yield from json_lines.rows(task, part, files[0])
+        return
+    if not files[0].suffix:
+        yield from reviews.rows(task, files[0])
         return
     rows = tables.rows(task, part, files[0])
     if len(files) == 1:

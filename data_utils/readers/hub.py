@@ -11,7 +11,7 @@ from data_utils.readers.json_lines import record_rows
 from data_utils.readers.rows import Row, download_command
 from data_utils.tasks import Split, Task
 
-DATASETS = {"glue": "nyu-mll/glue", "superglue": "aps/super_glue"}
+DATASETS = {"glue": "nyu-mll/glue", "superglue": "aps/super_glue", "imdb": "stanfordnlp/imdb"}
 PATIENCE_SECONDS = 5.0
 
 

@@ -47,18 +47,22 @@ def read_lines(path: Path) -> list[str]:
 
     Only \\n and \\r\\n end a line: str.splitlines would also cut at U+2028, which occurs in texts.
     """
+    lines = read_text(path).split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file without a byte-order mark; ValueError "file:line" for other bytes."""
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
         raise ValueError(f"{path}:{line}: expected UTF-8, found byte 0x{data[error.start]:02x} at position {column} of the line; "
                          f"convert the file to UTF-8") from error
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
 
 
 def mrpc_members(corpus: list[str], dev_ids: list[str], dev: bool) -> list[int]:

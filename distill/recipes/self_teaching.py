@@ -33,7 +33,7 @@ from distill.engine import fit
 from distill.evaluate import score
 from distill.losses import squared_error, symmetric_kl
 from distill.objective import Objective
-from distill.presets import LARGE_WIDTH
+from distill.presets import BASE_WIDTH, LARGE_WIDTH
 from distill.recipes import finetune
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -83,7 +83,6 @@ PER_TASK = {"base": BASE, "large": {task: BASE[task] | LARGE.get(task, {}) for t
             "long": {"SST-2": {**finetune.PER_TASK["small"]["SST-2"], "num_train_epochs": 3}}}
 PRESET_DEFAULTS = {"base": PUBLISHED, "large": PUBLISHED, "small": finetune.PRESET_DEFAULTS["small"],
                    "long": {**finetune.PRESET_DEFAULTS["small"], "num_train_epochs": 9}}
-BASE_WIDTH = 768
 
 
 def default_preset(words: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ task: CoLA/pkd/seed-3, pkd/CoLA/seed-3 and seed-3/CoLA/pkd are all `pkd`. Where 
 
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +14,19 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from data_utils.tasks import Task, get_task, normalise
-from distill.report.latency import read_latency
+from distill.report.latency import Latency, read_latency
 from distill.rundir import PLACES, read_json
 from distill.scores import Predictions, Scores, load_predictions
 from distill.seeds import FOLDER, runs_by_seed
-from models.weights import stored_parameters
+from models.weights import stored_parameter_counts
 
 SEED_FOLDER = re.compile(rf"{FOLDER}\d+")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `parameters` (embeddings included) and `milliseconds` (per example, one at a time) are None where
-    they are not known; `predictions`, by split, are empty where they were not kept or cannot be read."""
+    """A finished run. `parameters` (embeddings included), `body` (the same without them), `size` (bytes of the weights) and
+    `latency` are None where they are not known; `predictions`, by split, are empty where they were not kept or cannot be read."""
 
     path: Path
     row: str
@@ -35,8 +36,20 @@ class Run:
     data: dict[str, str]
     scores: Scores
     parameters: int | None
-    milliseconds: float | None
+    body: int | None
+    size: int | None
+    latency: Latency | None
     predictions: dict[str, Predictions]
+
+    @property
+    def milliseconds(self) -> float | None:
+        """Per example, one at a time."""
+        return self.latency and self.latency.alone
+
+    @property
+    def batched_milliseconds(self) -> float | None:
+        """Per example, in batches."""
+        return self.latency and self.latency.batched
 
 
 def is_run(folder: Path) -> bool:
@@ -56,16 +69,22 @@ def runs_in(folder: Path) -> list[Path]:
     return found
 
 
-def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
-    """The finished runs below `folder`, and a line for each that is left out and for each doubt about the others.
+def find_runs(*folders: Path) -> tuple[list[Run], list[str]]:
+    """The finished runs below the folders, and a line for each that is left out and for each doubt about the others. Of several
+    folders the rows are named as seen from the folder that holds them all.
 
-    A run inside of a run, a stage of it, is part of that. ValueError where `folder` is no folder.
+    A run inside of a run, a stage of it, is part of that. ValueError where one is no folder.
     """
-    if not folder.is_dir():
-        raise ValueError(f"no folder {folder}: expected one with run directories below it")
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"no folder {folder}: expected one with run directories below it")
+    if len(folders) > 1:
+        folders = tuple(Path(os.path.abspath(folder)) for folder in folders)
+    folder = Path(os.path.commonpath(folders))
     runs: dict[tuple, Run] = {}
     notes = []
-    for path in _outermost(sorted(file.parent for file in folder.rglob("origin.json") if is_run(file.parent))):
+    found = {file.parent for given in folders for file in given.rglob("origin.json") if is_run(file.parent)}
+    for path in _outermost(sorted(found)):
         try:
             run = read_run(path, folder, notes)
             twin = runs.setdefault((run.row, run.task.name, run.seed), run)
@@ -100,8 +119,11 @@ def read_run(path: Path, folder: Path, notes: list[str]) -> Run:
                          "now: train again")
     row = "/".join(part for part in path.relative_to(folder).parts
                    if not SEED_FOLDER.fullmatch(part) and normalise(part) != normalise(task.name)) or folder.resolve().name
-    return Run(path, row, task, seed, config, origin.get("data", {}), _read_scores(path / "scores.json"),
-               stored_parameters(path / "best" / "model.safetensors"), _read_latency(path, notes), _read_predictions(path, notes))
+    weights = path / "best" / "model.safetensors"
+    counts = stored_parameter_counts(weights)
+    return Run(path, row, task, seed, config, origin.get("data", {}), _read_scores(path / "scores.json"), counts and counts[0],
+               counts and counts[0] - counts[1], weights.stat().st_size if counts else None, _read_latency(path, notes),
+               _read_predictions(path, notes))
 
 
 def _read_scores(file: Path) -> Scores:
@@ -124,7 +146,7 @@ def _read_predictions(run: Path, notes: list[str]) -> dict[str, Predictions]:
         return {}
 
 
-def _read_latency(run: Path, notes: list[str]) -> float | None:
+def _read_latency(run: Path, notes: list[str]) -> Latency | None:
     try:
         return read_latency(run)
     except ValueError as error:

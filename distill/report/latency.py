@@ -1,6 +1,7 @@
 """How long a checkpoint takes per example, measured on the task's own texts."""
 
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,46 +12,65 @@ from data_utils.tasks import get_task
 from distill import workers
 from distill.bench.timing import OTHERS_AT_MOST, OtherLoad, timed
 from distill.evaluate import encode_split
+from distill.progress import bar
 from distill.rundir import device_name, read_json, write_json
 from models.checkpoint import load_encoder
 
 FILE = "latency.json"
 BATCH_SIZES = (1, 32)
 WARM_UP = 3  # batches that are not counted: the first ones also allocate
+FEWEST = 5   # batches that are counted, however long they take
+LIMIT = 60.0  # seconds for a batch size: long texts on a processor would take many minutes
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds per example, one at a time and in batches of 32; the device, a processor with its threads; whether other
+    programs disturbed the measurement."""
+
+    alone: float
+    batched: float
+    device: str
+    disturbed: bool
 
 
 @torch.inference_mode()
 def measure_latency(run: Path, data_dir: str, batches: int = 50) -> dict:
     """Milliseconds per example of the checkpoint in the run directory `run`, float32, alone and in batches of 32: the median over
-    `batches` batches, drawn from the first dev split with its own lengths and padded to their longest text.
+    `batches` batches, or those that LIMIT seconds allow, drawn from the first dev split with its own lengths and padded to their
+    longest text; the same batches for every run.
 
-    Written into the run directory as latency.json and returned: "milliseconds" by batch size, "tokens" (mean length of
+    Written into the run directory as latency.json and returned: "milliseconds" and "batches" by batch size, "tokens" (mean length of
     the texts), the split, the device with its threads, and whether other programs disturbed the measurement.
     """
     encoder = load_encoder(run / "best").to(workers.device()).eval()
     task = get_task(encoder.info.task)
     data = encode_split(encoder, task, task.dev_splits[0], data_dir)
-    draw, watch, found = np.random.default_rng(0), OtherLoad(), {}
-    for size in BATCH_SIZES:
-        seconds = []
-        for _ in range(WARM_UP + batches):
-            batch = collate(data, draw.integers(0, len(data), size), task.name, encoder.tokenizer.pad_token_id)
-            batch = batch.to(workers.device())
-            seconds.append(timed(lambda: encoder(batch), size)()[1])
-        found[str(size)] = 1000 * statistics.median(seconds[WARM_UP:]) / size
+    watch, found, counted = OtherLoad(), {}, {}
+    with bar(len(BATCH_SIZES) * (WARM_UP + batches), f"time {run}", "batch") as progress_bar:
+        for size in BATCH_SIZES:
+            draw, seconds = np.random.default_rng([0, size]), []
+            while len(seconds) < WARM_UP + batches and (len(seconds) < WARM_UP + FEWEST or sum(seconds) < LIMIT):
+                batch = collate(data, draw.integers(0, len(data), size), task.name, encoder.tokenizer.pad_token_id)
+                batch = batch.to(workers.device())
+                seconds.append(timed(lambda: encoder(batch), size)()[1])
+                progress_bar.update()
+            found[str(size)], counted[str(size)] = 1000 * statistics.median(seconds[WARM_UP:]) / size, len(seconds) - WARM_UP
     latency = {"milliseconds": found, "task": task.name, "split": task.dev_splits[0], "tokens": float(data.lengths.mean()),
-               "batches": batches, "device": device_name(), "threads": torch.get_num_threads(),
+               "batches": counted, "device": device_name(), "threads": torch.get_num_threads(),
                "disturbed": watch.share() > OTHERS_AT_MOST}
     write_json(run / FILE, latency)
     return latency
 
 
-def read_latency(run: Path) -> float | None:
-    """Milliseconds per example, one at a time; None where they were not measured. ValueError where the file is damaged."""
+def read_latency(run: Path) -> Latency | None:
+    """What measure_latency() wrote; None where it did not. ValueError where the file is damaged."""
     file = run / FILE
     if not file.is_file():
         return None
     try:
-        return float(read_json(file)["milliseconds"][str(BATCH_SIZES[0])])
+        found = read_json(file)
+        alone, batched = (float(found["milliseconds"][str(size)]) for size in BATCH_SIZES)
+        return Latency(alone, batched, found["device"], found["disturbed"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged ({error!r}): remove it, `report latency` writes it again") from error

@@ -1,5 +1,5 @@
 """Plots of a folder of runs, each as PNG and SVG: every loss term over the steps, what a curriculum's policy chose and was
-rewarded with, score against size and against latency."""
+rewarded with, score against size and against latency, and all of these facts side by side."""
 
 import io
 import re
@@ -16,6 +16,9 @@ PANEL = 3.6, 2.9        # inches
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # told apart by all eyes
 MARKERS = "os^Dv<P"     # one fewer than colours: pairs repeat late
 FEW = 20                # points of a line that get marks
+BAR = 0.3               # inches
+BARS = {"parameters": (1e-6, "parameters (M)"), "body": (1e-6, "without embeddings (M)"), "size": (1e-6, "on disk (MB)"),
+        "milliseconds": (1.0, "time for one example (ms)"), "batched_milliseconds": (1.0, "the same in batches of 32 (ms)")}
 AXES = {"parameters": (1e-6, "parameters with embeddings (M)"), "milliseconds": (1.0, "time for one example (ms)")}
 
 
@@ -40,6 +43,7 @@ def plot(summary: Summary, folder: Path) -> tuple[list[Path], list[str]]:
         else:
             notes.append(f"no plot {name}: no run knows its {fact}"
                          + (" (`python -m distill report latency RUN` measures them)" if fact == "milliseconds" else ""))
+    written += _write(comparison(summary), folder, "comparison")
     return written, notes
 
 
@@ -112,14 +116,35 @@ def trade_off(summary: Summary, fact: str):
     return figure
 
 
-def _panels(count: int, title: str):
-    """A figure with `count` panels, PANELS in a line, and its axes."""
+def comparison(summary: Summary):
+    """A figure of what every system scores (mean and standard error over seeds), holds and takes: a panel for each column of the
+    table, a bar for each system; what is not known says so."""
+    lengths = {f"{task} {split}, {metric} (%)": {row: tuple(100 * (part or 0) for part in mean_and_error(values)) for row in summary.rows
+                                                if (values := list(summary.values(row, (task, split, metric)).values()))}
+               for task, split, metric in summary.columns}
+    for fact, (factor, label) in BARS.items():
+        lengths[label] = {row: (factor * value, 0.0) for row in summary.rows if (value := summary.typical(row, fact)) is not None}
+    figure, axes = _panels(len(lengths), "", BAR * len(summary.rows) + 0.9)
+    for place, (axis, (label, known)) in enumerate(zip(axes, lengths.items(), strict=True)):
+        for index, row in enumerate(summary.rows):
+            length, error = known.get(row, (0.0, 0.0))
+            axis.barh(index, length, xerr=error or None, color=COLOURS[index % len(COLOURS)], capsize=3)
+            axis.text(length + error, index, f" {length:,.{1 if length >= 10 else 2}f}" if row in known else " not known", va="center", fontsize=8)
+        axis.set_yticks(range(len(summary.rows)), summary.rows if place % PANELS == 0 else [""] * len(summary.rows))
+        axis.set(title=label)
+        axis.invert_yaxis()
+        axis.margins(x=0.2)
+    return figure
+
+
+def _panels(count: int, title: str, height: float = PANEL[1]):
+    """A figure with `count` panels, PANELS in a line, `height` inches high, and its axes."""
     from matplotlib.figure import Figure  # heavy, and of no use to whoever trains; without pyplot: no display, no global state
 
     width = min(count, PANELS)
-    height = -(-count // PANELS)
-    figure = Figure(figsize=(max(PANEL[0] * width, 4.2), PANEL[1] * height + 0.9), layout="constrained")
-    axes = [figure.add_subplot(height, width, place + 1) for place in range(count)]
+    lines = -(-count // PANELS)
+    figure = Figure(figsize=(max(PANEL[0] * width, 4.2), height * lines + 0.9), layout="constrained")
+    axes = [figure.add_subplot(lines, width, place + 1) for place in range(count)]
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

@@ -67,6 +67,35 @@ class Summary:
         shared = [task for task in theirs if task in ours and theirs[task] > 0]
         return (sum(ours[task] / theirs[task] for task in shared) / len(shared), len(shared), len(theirs)) if shared else None
 
+    def speed_up(self, row: str, fact: str) -> tuple[float, int, int] | None:
+        """How many times as fast as the teacher a system is: the mean over tasks of the teacher's `fact` (a Run's time) divided by
+        the system's, where both were timed on one device; over how many tasks; for how many the teacher was timed."""
+        ours, theirs = self._times(row, fact), self._times(self.teacher, fact)
+        shared = {key[0]: theirs[key] / ours[key] for key in theirs if key in ours}
+        return (sum(shared.values()) / len(shared), len(shared), len({task for task, _ in theirs})) if shared else None
+
+    def _times(self, row: str, fact: str) -> dict[tuple[str, str], float]:
+        """The median of a system's times, by task and device."""
+        found: dict[tuple[str, str], list[float]] = {}
+        for run in self.of(row):
+            if run.latency:
+                found.setdefault((run.task.name, run.latency.device), []).append(getattr(run, fact))
+        return {key: median(times) for key, times in found.items()}
+
+    def lacking(self, fact: str) -> dict[str, list[str]]:
+        """The tasks of the table, by system, on which none of its runs knows `fact`; systems that lack nothing are left out."""
+        tasks = dict.fromkeys(task for task, _, _ in self.columns)
+        found = {row: [task for task in tasks if self.typical(row, fact, task) is None] for row in self.rows}
+        return {row: tasks for row, tasks in found.items() if tasks}
+
+    def disturbed(self) -> dict[str, list[str]]:
+        """By system the tasks on which other programs disturbed a measurement of its time."""
+        found: dict[str, list[str]] = {}
+        for run in self.runs:
+            if run.latency and run.latency.disturbed and run.task.name not in found.setdefault(run.row, []):
+                found[run.row].append(run.task.name)
+        return found
+
     def _task_scores(self, row: str) -> dict[str, float]:
         found: dict[str, list[float]] = {}
         for task, split, metric in self.columns:

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_utils.readers import DEFAULT_DATA_DIR
@@ -10,13 +10,13 @@ from data_utils.tasks import get_task
 from distill.bench.records import SpeedRecord, speed_table
 from distill.report import folder_table, read_records, records_of, write_records
 from distill.report.constant import constant_records
-from distill.report.folder import find_runs, runs_in
+from distill.report.folder import Run, find_runs, runs_in
 from distill.report.latency import measure_latency
 from distill.report.plots import plot
 from distill.report.reproduce import find_record, reproduce
 from distill.report.summary import Summary
 from distill.report.tables import chosen_row, csv_of, render, tables_of
-from distill.rundir import read_json, write_text
+from distill.rundir import device_name, read_json, write_text
 
 READING = "chosen senses"
 logger = logging.getLogger(__name__)
@@ -29,11 +29,14 @@ def main(words: list[str]) -> None:
     parser.add_argument("--speed", type=Path, default=Path("scripts/speed.jsonl"), help="the file that `bench` writes")
     actions = parser.add_subparsers(dest="action", required=True)
     folder = actions.add_parser("folder", help="one table of all finished runs below a folder")
-    folder.add_argument("folder", type=Path)
+    folder.add_argument("folder", type=Path, nargs="+")
     folder.add_argument("--baseline", default="", help="the row that others are tested against, paired by seed and example")
     folder.add_argument("--teacher", default="", help="the row of which others keep a share")
+    folder.add_argument("--time", action="store_true", help="measure how long the systems take that were not timed on this device")
+    folder.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks whose texts are timed")
+    folder.add_argument("--markdown", type=Path, help="write what is printed, and what was left out")
     folder.add_argument("--csv", type=Path, help="write the same as comma-separated values")
-    folder.add_argument("--plots", type=Path, help="folder for plots: curves, score against parameters and latency")
+    folder.add_argument("--plots", type=Path, help="folder for plots: curves, score against parameters and latency, all facts side by side")
     latency = actions.add_parser("latency", help="measure how long a run's checkpoint takes per example")
     latency.add_argument("run", type=Path)
     latency.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks")
@@ -65,11 +68,15 @@ def main(words: list[str]) -> None:
 
 def report_folder(given: argparse.Namespace) -> None:
     """Print the table of a folder; what is left out goes to the log."""
-    runs, notes = find_runs(given.folder)
+    runs, notes = find_runs(*given.folder)
+    if given.time:
+        untimed = time_runs(runs, given.data_dir)
+        runs, notes = find_runs(*given.folder)
+        notes += untimed
     for note in notes:
         logger.warning("%s", note)
     if not runs:
-        raise ValueError(f"nothing to report below {given.folder}: there is no finished run that can be read")
+        raise ValueError(f"nothing to report below {', '.join(map(str, given.folder))}: there is no finished run that can be read")
     rows = sorted({run.row for run in runs})
     for option in ("baseline", "teacher"):
         if getattr(given, option):
@@ -77,7 +84,10 @@ def report_folder(given: argparse.Namespace) -> None:
     summary = Summary(runs, given.baseline, given.teacher)
     for doubt in summary.doubts:
         logger.warning("%s", doubt)
-    print(folder_table.table(summary))
+    table = folder_table.table(summary)
+    print(table)
+    if given.markdown:
+        write_text(given.markdown, "\n".join([table, *(f"\n- {note}" for note in (*notes, *summary.doubts)), ""]))
     if given.csv:
         write_text(given.csv, folder_table.csv(summary))
     if given.plots:
@@ -85,6 +95,20 @@ def report_folder(given: argparse.Namespace) -> None:
         for note in notes:
             logger.warning("%s", note)
         logger.info("wrote %d files into %s", len(files), given.plots)
+
+
+def time_runs(runs: Sequence[Run], data_dir: str) -> list[str]:
+    """Measure a run of each system and task of which none was timed on this device: its first seed, since the others differ in their
+    weights alone. Returns a line for each that cannot be measured."""
+    notes, here = [], device_name()
+    for row, task in dict.fromkeys((run.row, run.task.name) for run in runs):
+        same = [run for run in runs if (run.row, run.task.name) == (row, task)]
+        if not any(run.latency and run.latency.device == here for run in same):
+            try:
+                measure_latency(same[0].path, data_dir)
+            except ValueError as error:
+                notes.append(f"{row} on {task} was not timed: {error}")
+    return notes
 
 
 def report_latency(given: argparse.Namespace) -> None:

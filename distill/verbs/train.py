@@ -5,6 +5,7 @@ import logging
 import time
 from pathlib import Path
 
+from data_utils.draws import HELD_OUT
 from data_utils.tasks import Task, get_task
 from distill import recipes, workers
 from distill.config import parse, split_words
@@ -61,9 +62,10 @@ def preset_name(recipe, preset: str | None, words: list[str]) -> str:
 
 
 def preset_settings(recipe, task: str, preset: str | None, words: list[str]) -> dict:
-    """The settings of a preset for a task: the preset's own defaults under the task's."""
+    """The settings of a preset for a task: the preset's own defaults under what follows from the task and the task's."""
     preset = preset_name(recipe, preset, words)
-    return {**recipe.PRESET_DEFAULTS[preset], **recipe.PER_TASK[preset].get(task, {})}
+    selection = {"select_on": HELD_OUT} if get_task(task).scored_on_test else {}
+    return {**recipe.PRESET_DEFAULTS[preset], **selection, **recipe.PER_TASK[preset].get(task, {})}
 
 
 def _values(words: list[str]) -> dict[str, str]:

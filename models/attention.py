@@ -15,6 +15,8 @@ transformers multiplies with all 512 embeddings, repeats them for every example 
         row 2    -2 -1  0  *  *  *
 
 - both sums are the additive mask of one scaled_dot_product_attention.
+
+For all encoders dropout on a CPU is that of models/dropout.py.
 """
 
 import math
@@ -22,19 +24,20 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.models.deberta_v2 import modeling_deberta_v2 as transformers_deberta
+
+from models.dropout import attention, use_fast_dropout
 
 
 def use_fast_attention(backbone: nn.Module) -> nn.Module:
-    """`backbone` with fast attention where it has a DeBERTa-v2/v3 encoder, else as it is. No weight is touched."""
+    """`backbone` with fast attention where it has a DeBERTa-v2/v3 encoder, and with fast dropout. No weight is touched."""
     fast = {transformers_deberta.DisentangledSelfAttention: DisentangledAttention,
             transformers_deberta.DebertaV2Encoder: DisentangledEncoder}
     for module in backbone.modules():
         if type(module) in fast:
             module.__class__ = fast[type(module)]
             module.kept = {}
-    return backbone
+    return use_fast_dropout(backbone)
 
 
 class Keeping:
@@ -110,9 +113,9 @@ class DisentangledAttention(Keeping, transformers_deberta.DisentangledSelfAttent
                 bias_BHLL = bias_BHLL + _skew(key, self._positions("query", rel_embeddings, rising) * scale).mT
         dropout = self.dropout.p if self.training else 0.0
         if output_attentions:
-            probabilities_BHLL = F.dropout((query @ key.mT * scale + bias_BHLL).softmax(-1), dropout)
+            probabilities_BHLL = self.dropout((query @ key.mT * scale + bias_BHLL).softmax(-1))
             return (probabilities_BHLL @ value).transpose(1, 2).flatten(2), probabilities_BHLL
-        context = F.scaled_dot_product_attention(query, key, value, bias_BHLL, dropout, scale=scale)
+        context = attention(query, key, value, bias_BHLL, dropout, scale)
         return context.transpose(1, 2).flatten(2), None
 
     def _positions(self, kind: str, rel_embeddings: Tensor, rows_R: Tensor) -> Tensor:

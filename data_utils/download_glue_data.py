@@ -1,6 +1,6 @@
-"""Fetch GLUE and SuperGLUE into the official folder layouts.
+"""Fetch GLUE, SuperGLUE and SQuAD into the official folder layouts.
 
-    python3 data_utils/download_glue_data.py [--data_dir ./glue] [--tasks glue|superglue|all|CoLA,MRPC]
+    python3 data_utils/download_glue_data.py [--data_dir ./glue] [--tasks glue|superglue|all|CoLA,SQuAD]
 
 Every fetched file has a pinned size and sha256 (download_sources.py). What is unpacked from them is recorded in DATA/checksums.json
 and compared on later runs. Files that came another way are recorded when first seen: that notices a later change, it is no proof that
@@ -27,6 +27,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from data_utils.download_sources import SOURCES, Remote
 from data_utils.readers import find_file, tables
+from data_utils.readers.rows import download_command
 from data_utils.tasks import TASKS, Task, get_task
 
 TRIES = 4
@@ -45,7 +46,7 @@ MRPC_NOTE = """
 
 def main(argv: list[str] | None = None, sources=SOURCES) -> int:
     """Fetch the tasks named on the command line; the exit status: 0, or 1 where a task failed (the others are fetched all the same)."""
-    parser = argparse.ArgumentParser(description="Fetch GLUE and SuperGLUE into the official folder layouts.")
+    parser = argparse.ArgumentParser(description="Fetch GLUE, SuperGLUE and SQuAD into the official folder layouts.")
     parser.add_argument("--data_dir", default="./glue", help="folder that receives one folder per task (default: %(default)s)")
     parser.add_argument("--tasks", default="glue",
                         help=f"glue, superglue, all, or names joined by commas among {','.join(name for name, _ in sources)}")
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None, sources=SOURCES) -> int:
     data_dir, failed = Path(arguments.data_dir), []
     for name in names:
         if name not in remotes:
-            print(f"{name}: nothing to fetch, it is written when first read")
+            print(f"{name}: nothing to fetch, {'it is written when first read' if name == 'demo' else download_command(get_task(name), data_dir)}")
             continue
         try:
             print(f"{name}: {_provide(get_task(name), remotes[name], data_dir)}", flush=True)
@@ -96,7 +97,8 @@ def _provide(task: Task, remotes: tuple[Remote, ...], data_dir: Path) -> str:
         elif remotes[0].name.endswith(".zip"):
             extract(fetch(remotes[0], data_dir / remotes[0].name), unpacked)
         else:
-            shutil.copyfile(fetch(remotes[0], data_dir / remotes[0].name), unpacked / task.splits[0].files[0])
+            for remote, split in zip(remotes, task.splits, strict=True):
+                shutil.copyfile(fetch(remote, data_dir / remote.name), unpacked / split.files[0])
         checksums = _check_unpacked(task, unpacked, present)
         _move_in(unpacked, folder)
     finally:

@@ -92,3 +92,9 @@ def superglue_teachers(superglue, tiny_bert, tmp_path_factory) -> dict[str, Path
     """Checkpoints of a choice, a grouped, a candidate and a plain task."""
     out = tmp_path_factory.mktemp("superglue-teachers")
     return {task: teach_superglue(task, superglue, tiny_bert, out / task) for task in ("COPA", "MultiRC", "ReCoRD", "RTE")}
+
+
+@pytest.fixture(scope="session")
+def squad(tmp_path_factory) -> Path:
+    """Folder with small SQuAD, SQuAD2 and TyDiQA."""
+    return tiny.write_squad(tmp_path_factory.mktemp("squad"))

@@ -10,7 +10,7 @@ from distill.config import TaskConfig, setting
 from distill.engine import fit
 from distill.evaluate import score, task_info
 from distill.objective import Objective
-from distill.presets import LARGE_WIDTH, SMALL, SMALL_TASKS
+from distill.presets import LARGE_WIDTH, SMALL, SMALL_TASKS, WITHOUT_DEV
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.splits import read_splits, split_fingerprints
@@ -30,7 +30,7 @@ class Config(TaskConfig):
     model: str = setting("microsoft/deberta-v3-large", "hub id, folder, or minilm (the offline encoder)")
     random_init: bool = setting(False, "fresh weights of its shape, not its own: the control without pre-training")
     layers: str = setting("all", "layers to keep of it: all, truncate:N, truncate:half, layers:0,2,4")
-    pooling: str = setting("cls", "what the head reads: cls, first_token or mean")
+    pooling: str = setting("cls", "what the head reads: cls, first_token or mean; of answers in a text always every token")
     head_dropout: float = setting(0.1, "dropout before the last layer of the head")
 
     def __post_init__(self):
@@ -46,6 +46,7 @@ class Config(TaskConfig):
 # each: ahead on MRPC (accuracy, 2 and 4 points), level on the others (`python -m distill report table settings`).
 PER_TASK = {
     "paper": {
+        **WITHOUT_DEV,
         "CoLA": {"num_train_epochs": 10, "warmup_steps": 50, "learning_rate": 5.5e-6, "head_dropout": 0.1},
         "MNLI": {"num_train_epochs": 2, "warmup_steps": 500, "learning_rate": 7e-6, "train_batch_size": 64,
                  "head_dropout": 0.3},
@@ -72,7 +73,7 @@ def default_preset(words: dict[str, str]) -> str:
 
 
 class LabelObjective(Objective):
-    """The loss on the labels: `ce` (classes) or `mse` (scores), per example."""
+    """The loss on the labels: `ce` (classes), `span_ce` (answers in a text, per window) or `mse` (scores), per example."""
 
     def __init__(self, task: Task):
         super().__init__()

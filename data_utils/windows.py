@@ -41,9 +41,9 @@ def encode_windows(examples: Sequence[Example], tokenizer, max_length: int, wind
         raise ValueError("answers in a text need a tokenizer that says where its tokens stand (a fast one): the model folder has none")
     room = max_length - windows.question - tokenizer.num_special_tokens_to_add(pair=True)
     if room <= windows.stride:
-        raise ValueError(f"--max_length {max_length} --max_query_length {windows.question} --stride {windows.stride}: beside such a question a "
-                         f"window holds {room} tokens of the text, of which {windows.stride} are shared with the next; give a longer "
-                         "--max_length, a smaller --stride or a smaller --max_query_length")
+        raise ValueError(f"--max_length {max_length} --max_query_length {windows.question} --stride {windows.stride}: beside such a question "
+                         f"a window holds {room} tokens of the text, of which {windows.stride} are shared with the next; give a "
+                         "longer --max_length, a smaller --stride or a smaller --max_query_length")
     ids, places, second, target, group, offsets = [], [], [], [], [], [0]
     for example, row, types, row_places in _windows(examples, tokenizer, max_length, windows):
         ids.append(row)
@@ -122,9 +122,10 @@ def found_share(dataset: EncodedDataset) -> float:
 def check_found(dataset: EncodedDataset, where: str) -> None:
     """Say of a train set how many answers lie in some window. ValueError where under half do: labels would teach to point at [CLS]."""
     if not dataset.labelled:
-        raise ValueError(f"{where}: every answer is empty, they were taken out of this copy: nothing can be learned from it, fetch another")
+        raise ValueError(f"{where}: every answer is empty, they were taken out of this copy: nothing can be learned from it, fetch "
+                         "another")
     share = found_share(dataset)
     if not share >= LEAST_FOUND:  # also of nan
-        raise ValueError(f"{where}: the answers of {100 * share:.1f} % of its questions lie in some window, expected half of them or more. Give a "
-                         "longer --max_length, or a larger --stride where answers are long; answer_start counts letters from 0")
+        raise ValueError(f"{where}: the answers of {100 * share:.1f} % of its questions lie in some window, expected half of them or more. "
+                         "Give a longer --max_length, or a larger --stride where answers are long")
     logger.info("%s: the answers of %.1f %% of its questions lie in some window", where, 100 * share)

@@ -136,9 +136,9 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     objective = Distillation(None, terms(student, teacher))
     same_vocabulary = student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
     if (objective.wanted.of_tokens or task.spans) and not same_vocabulary:
-        others = "" if task.spans else "logit_kd and pkd compare whole examples and remain possible; or "
-        raise ValueError(f"the student {cfg.student} has another vocabulary than the teacher, and {task.name if task.spans else 'this recipe'} "
-                         f"compares their tokens one by one: {others}take a student with the teacher's vocabulary, or --student truncate:N")
+        who, others = (task.name, "") if task.spans else ("this recipe", "logit_kd and pkd compare whole examples and remain possible; or ")
+        raise ValueError(f"the student {cfg.student} has another vocabulary than the teacher, and {who} compares their tokens one by one: "
+                         f"{others}take a student with the teacher's vocabulary, or --student truncate:N")
     warn_of_seen(Path(cfg.teacher), cfg)
     train, evaluation = read_splits(student, task, cfg)
     read = train if same_vocabulary else train_split(teacher, task, cfg)

@@ -26,7 +26,8 @@ from models.outputs import PADDING_LOGIT, Outputs
 EVAL_TOKENS = 8192  # padded tokens per batch
 
 
-def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0, windows: Windows = Windows()) -> EncodedDataset:
+def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0,
+                 windows: Windows = Windows()) -> EncodedDataset:
     """A split as `encoder` reads it: its tokenizer, its order of the texts; `max_length` 0: the task's own. `windows`: how texts with
     answers are cut."""
     if set(encoder.info.texts) != set(task.texts):
@@ -39,8 +40,8 @@ def encode_for(encoder: Encoder, task: Task, split: str, data_dir: str, max_leng
                text_order: Sequence[int] | None = None, windows: Windows = Windows()) -> EncodedDataset:
     """A split of any task, whether or not it is the encoder's own, by its tokenizer and within its positions."""
     if windows != Windows() and not task.spans:
-        raise ValueError(f"--stride {windows.stride} --max_query_length {windows.question}: the examples of {task.name} are read whole, only texts "
-                         "with answers in them (SQuAD) are cut into windows; leave these settings out")
+        raise ValueError(f"--stride {windows.stride} --max_query_length {windows.question}: the examples of {task.name} are read whole, "
+                         "only texts with answers in them (SQuAD) are cut into windows; leave these settings out")
     length = max_length or min(task.max_length, encoder.max_positions or task.max_length)
     check_length(encoder, length)
     if task.spans:
@@ -139,7 +140,8 @@ def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
     return Scores(values, selection, errors, counts, next(iter(splits)), kept)
 
 
-def dev_splits(encoder: Encoder, task: Task, data_dir: str, max_length: int = 0, windows: Windows = Windows()) -> dict[str, EncodedDataset]:
+def dev_splits(encoder: Encoder, task: Task, data_dir: str, max_length: int = 0,
+               windows: Windows = Windows()) -> dict[str, EncodedDataset]:
     """All dev splits of `task`, encoded for `encoder`; ValueError for a task that has none. A split whose copy in data_dir came without
     its answers is left out, which is said."""
     if not task.dev_splits:

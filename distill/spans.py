@@ -81,7 +81,8 @@ def judged_spans(logits_NTC: np.ndarray, dataset: EncodedDataset, task: Task, an
 
 
 def by_answer(found: Predictions, task: Task) -> Mapping[str, tuple[int, dict[str, float]]]:
-    """The metrics of the questions with an answer and of those without one apart, with their numbers; kinds that are not there are left out."""
+    """The metrics of the questions with an answer and of those without one apart, with their numbers; without kinds that are not
+    there."""
     parts = {"with an answer": found.target == 1, "without one": found.target == 0}
     return {name: (int(rows.sum()), compute_metrics(task.metrics, found.predicted[rows], found.target[rows]))
             for name, rows in parts.items() if rows.any()}
@@ -93,6 +94,6 @@ def answers_by_id(found: Mapping[int, str], dataset: EncodedDataset) -> dict[str
     for uid, text in found.items():
         name = dataset.questions[uid].id
         if answers.setdefault(name, text) != text:
-            raise ValueError(f"two questions are called {name!r} and get other answers ({answers[name]!r}, {text!r}): the official format has one "
-                             "answer for each name; give them names of their own")
+            raise ValueError(f"two questions are called {name!r} and get other answers ({answers[name]!r}, {text!r}): the official format "
+                             "has one answer for each name; give them names of their own")
     return answers

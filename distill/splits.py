@@ -34,8 +34,8 @@ def read_splits(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedD
     train, held = _parts(encoder, task, cfg)
     evaluation = {**held, **dev_splits(encoder, task, cfg.data_dir, cfg.max_length, cfg.windows)}
     if not evaluation:
-        raise ValueError(f"{task.name}: nothing to select on, the copy of {' and '.join(task.dev_splits)} in {cfg.data_dir} came without its "
-                         f"answers; train with --select_on {HELD_OUT}, or give a copy that has them")
+        raise ValueError(f"{task.name}: nothing to select on, the copy of {' and '.join(task.dev_splits)} in {cfg.data_dir} came without "
+                         f"its answers; train with --select_on {HELD_OUT}, or give a copy that has them")
     return train, evaluation
 
 

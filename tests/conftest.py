@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.spans import teach_all
 from tests.training import exact_arithmetic, prepare_processes, teach_superglue
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -98,3 +99,9 @@ def superglue_teachers(superglue, tiny_bert, tmp_path_factory) -> dict[str, Path
 def squad(tmp_path_factory) -> Path:
     """Folder with small SQuAD, SQuAD2 and TyDiQA."""
     return tiny.write_squad(tmp_path_factory.mktemp("squad"))
+
+
+@pytest.fixture(scope="session")
+def span_teachers(squad, tiny_bert, tiny_deberta, tmp_path_factory) -> dict[tuple[str, str], Path]:
+    """Checkpoints that answer in a text, by task and model."""
+    return teach_all(squad, {"bert": tiny_bert, "deberta": tiny_deberta}, tmp_path_factory.mktemp("span-teachers"))

@@ -17,8 +17,8 @@ def rows(task: Task, part: Split, path: Path) -> Iterator[Row]:
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
     except ValueError as error:      # of UTF-8 as of JSON; both say where
-        raise ValueError(f"{path}: expected {task.name} {part.name} as one JSON object in UTF-8 ({error}); it may be truncated, fetch it: "
-                         f"{download_command(task, path.parent.parent)}") from error
+        raise ValueError(f"{path}: expected {task.name} {part.name} as one JSON object in UTF-8 ({error}); it may be truncated, fetch "
+                         f"it: {download_command(task, path.parent.parent)}") from error
     found = False
     for article, paragraph, record in _paragraphs(path, content):
         for row in record_rows(task, part, record, f"{path}: data[{article}].paragraphs[{paragraph}]"):
@@ -50,7 +50,9 @@ def with_known_answers(task: Task, part: Split, rows: Sequence[Row], examples: l
     if task.unanswerable or not bare or not part.labelled:
         return examples
     if len(bare) == len(examples):
-        logger.warning("%s %s: every answer is empty, they were taken out of this copy: it can be answered, not scored", task.name, part.name)
+        logger.warning("%s %s: every answer is empty, they were taken out of this copy: it can be answered, not scored",
+                       task.name, part.name)
         return [replace(example, answers=None) for example in examples]
-    raise ValueError(f"{bare[0].where}, question {bare[0].fields['id']}: expected an answer, found none or an empty one ({len(bare)} such "
-                     f"questions of {len(examples)}); every question of {task.name} has one, SQuAD2 is for data with some that have none")
+    raise ValueError(f"{bare[0].where}, question {bare[0].fields['id']}: expected an answer, found none or an empty one "
+                     f"({len(bare)} such questions of {len(examples)}); every question of {task.name} has one, SQuAD2 is for data with "
+                     "some that have none")

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from data_utils.tasks import Task
+from data_utils.tasks import TASKS, Task
 from distill import distillation
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.presets import LARGE, SMALL, SMALL_TASKS, WITHOUT_DEV
@@ -28,7 +28,7 @@ class Config(DistilConfig):
 # small: as sense_kd. large: not tuned. On answers in a text both weigh the terms as published.
 SECOND = {"ce_weight": 0.5, "kl_weight": 0.5, "temperature": 2.0}
 PUBLISHED_SECOND = {**SECOND, "learning_rate": 5e-5, "train_batch_size": 8, "num_train_epochs": 3}
-SPAN_TASKS = ("SQuAD", "SQuAD2", "TyDiQA")
+SPAN_TASKS = tuple(task.name for task in TASKS if task.spans)
 PER_TASK = {"paper": {task: {**WITHOUT_DEV.get(task, {}), **PUBLISHED_SECOND} for task in SPAN_TASKS},
             "small": {**SMALL_TASKS, **{task: {**SMALL_TASKS.get(task, {}), **SECOND} for task in SPAN_TASKS}},
             "large": {task: {**WITHOUT_DEV.get(task, {}), **SECOND} for task in SPAN_TASKS}}

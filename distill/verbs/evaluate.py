@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m distill evaluate", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="python -m distill evaluate", allow_abbrev=False, usage=(
+        "python -m distill evaluate TASK --checkpoint PATH [settings]; `--help` lists the settings"))
     parser.add_argument("task")
     parser.add_argument("--checkpoint", required=True, help="run directory, checkpoint folder, .bin or .ckpt file")
     parser.add_argument("--senses", help="sense dictionary: the folder r2 made, .safetensors or .kmeanspkl")
@@ -71,8 +72,8 @@ def main(words: list[str]) -> None:
     lookup = SenseDictionary.load(given.senses).lookup(workers.device(), given.similarity) if given.senses else encoder.senses
     datasets = dev_splits(encoder, task, given.data_dir, given.max_length, windows) if task.dev_splits else {}
     if not (datasets or given.submission or given.predictions):
-        raise ValueError(f"{task.name} has no labelled split here: give {'--predictions FILE' if task.spans else '--submission FOLDER'} to write "
-                         "its predictions")
+        raise ValueError(f"{task.name} has no labelled split here: give {'--predictions FILE' if task.spans else '--submission FOLDER'} "
+                         "to write its predictions")
     if datasets and not (given.pooling or opened.pooling_known):
         encoder.info = replace(encoder.info, pooling=probe_pooling(encoder, task, next(iter(datasets.values()))))
     ways = {"continuous": encoder.with_head_input("continuous")}
@@ -117,8 +118,8 @@ def check_of_spans(task: Task, given: argparse.Namespace, answering: Answering) 
     if task.spans and given.pooling:
         raise ValueError(f"--pooling {given.pooling}: answers to {task.name} are read at every token; leave it out")
     if not task.spans and (given.predictions or answering != Answering()):
-        raise ValueError(f"--predictions, --n_best, --max_answer_length and --no_answer_threshold are for answers in a text, {task.name} has none; "
-                         "leave them out, --submission FOLDER writes what its leaderboard takes")
+        raise ValueError(f"--predictions, --n_best, --max_answer_length and --no_answer_threshold are for answers in a text, {task.name} has "
+                         "none; leave them out, --submission FOLDER writes what its leaderboard takes")
 
 
 def probe_pooling(encoder: Encoder, task: Task, dataset) -> str:

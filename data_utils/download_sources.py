@@ -47,11 +47,11 @@ SOURCES: tuple[tuple[str, tuple[Remote, ...]], ...] = (
     ("WiC", (Remote(f"{SUPERGLUE_HOST}/WiC.zip", 396213, "ee7e67f4ae9eafbf533780faa198e62167f3cda54256cdf261877be3c0e90900"),)),
     ("WSC", (Remote(f"{SUPERGLUE_HOST}/WSC.zip", 32751, "2ed6dfa94556b4a128ff0441efe365b2e883124e7e6aa00fb8d3a6cb1fd520a9"),)),
     ("AX-b", (Remote(f"{SUPERGLUE_HOST}/AX-b.zip", 33950, "43b45c55a273575c58a33cd68f10a971f83daa3aa223bfbc4077b92fbdf960b3"),)),
+    ("AX-g", (Remote(f"{SUPERGLUE_HOST}/AX-g.zip", 10413, "2d4e00d3a7d23d2c3787ee4c1382cc81a72cb05a76fc9d78d142949247ed61b9"),)),
     ("SQuAD", (
         Remote(f"{SQUAD_HOST}/train-v1.1.json", 30288272, "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955"),
         Remote(f"{SQUAD_HOST}/dev-v1.1.json", 4854279, "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9"))),
     ("SQuAD2", (
         Remote(f"{SQUAD_HOST}/train-v2.0.json", 42123633, "68dcfbb971bd3e96d5b46c7177b16c1a4e7d4bdef19fb204502738552dede002"),
         Remote(f"{SQUAD_HOST}/dev-v2.0.json", 4370528, "80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8"))),
-    ("AX-g", (Remote(f"{SUPERGLUE_HOST}/AX-g.zip", 10413, "2d4e00d3a7d23d2c3787ee4c1382cc81a72cb05a76fc9d78d142949247ed61b9"),)),
 )

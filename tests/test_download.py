@@ -160,6 +160,13 @@ def test_a_benchmark_is_fetched_by_its_name(asked, fetched, server, tmp_path):
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == fetched
 
 
+def test_a_task_with_a_file_for_each_split_is_fetched_file_by_file(server, tmp_path):
+    names = ("train-v1.1.json", "dev-v1.1.json")
+    assert main(["--data_dir", str(tmp_path), "--tasks", "SQuAD"], (("SQuAD", tuple(server.add(name, name.encode()) for name in names)),)) == 0
+    assert {path.name: path.read_text() for path in (tmp_path / "SQuAD").iterdir()} == dict(zip(names, names))
+    assert {path.name for path in tmp_path.iterdir()} == {"SQuAD", "checksums.json"}
+
+
 def test_a_task_is_fetched_unpacked_recorded_and_then_left_alone(server, tmp_path, capsys):
     extra = {"RTE/README.txt": "read me", "RTE/original/train.tsv": "old", "__MACOSX/train.tsv": "junk", "RTE/.DS_Store": "junk"}
     sources = (("RTE", (server.add("RTE.zip", zipped({**RTE_FILES, **extra})),)),)
@@ -278,9 +285,9 @@ def test_the_real_corpus_gives_the_real_splits(tmp_path):
 
 
 def test_every_task_has_a_source_and_no_two_share_an_address():
-    assert [name for name, _ in download.SOURCES] == [task.name for task in TASKS if task.name != "demo"]
+    assert [name for name, _ in download.SOURCES] == [task.name for task in TASKS if task.suite and task.name != "demo"]
     urls = [remote.url for _, remotes in download.SOURCES for remote in remotes]
-    assert len(set(urls)) == len(urls) and all(url.startswith("https://dl.fbaipublicfiles.com/") for url in urls)
+    assert len(set(urls)) == len(urls) and all(url.startswith(("https://dl.fbaipublicfiles.com/", f"{SQUAD_HOST}/")) for url in urls)
     assert all(len(remote.sha256) == 64 and remote.size > 0 for _, remotes in download.SOURCES for remote in remotes)
 
 

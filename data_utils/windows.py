@@ -28,6 +28,12 @@ class Windows:
     stride: int = 128
     question: int = 64
 
+    def __post_init__(self):
+        if self.stride < 0:
+            raise ValueError(f"--stride {self.stride}: expected 0 or more")
+        if self.question < 1:
+            raise ValueError(f"--max_query_length {self.question}: expected at least 1")
+
 
 def encode_windows(examples: Sequence[Example], tokenizer, max_length: int, windows: Windows = Windows()) -> EncodedDataset:
     """Tokenise questions and their texts once, (question, context) being the texts of an example; a row for each window, at most

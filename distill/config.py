@@ -85,10 +85,7 @@ class TaskConfig(TrainConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.stride < 0:
-            raise ValueError(f"--stride {self.stride}: expected 0 or more")
-        if self.max_query_length < 1:
-            raise ValueError(f"--max_query_length {self.max_query_length}: expected at least 1")
+        Windows(self.stride, self.max_query_length)  # refuses what makes no sense
         if self.max_length < 0:
             raise ValueError(f"--max_length {self.max_length}: expected 0 or more")
         if self.select_on not in SELECT_ON:

@@ -99,7 +99,7 @@ def judged(logits: np.ndarray, labels: tuple[str, ...], dataset: EncodedDataset,
     return Predictions(dataset.group[rows], dataset.credit[rows], np.ones(len(rows), np.float32))
 
 
-def answers(encoder: Encoder, task: Task, dataset: EncodedDataset, answering: Answering = Answering()) -> dict[int, str]:
+def answer_questions(encoder: Encoder, task: Task, dataset: EncodedDataset, answering: Answering = Answering()) -> dict[int, str]:
     """The answers of `encoder` to the questions of `dataset`, by uid; they need not be known."""
     return answer_texts(_in_task_order(predict(encoder, dataset), encoder.info.labels, task), dataset, task, answering)
 

@@ -13,6 +13,7 @@ import pytest
 
 from data_utils import download_glue_data as download
 from data_utils.download_glue_data import DownloadError, Remote, fetch, main
+from data_utils.download_sources import SQUAD_HOST
 from data_utils.readers import read_examples
 from data_utils.tasks import TASKS, get_task
 

@@ -7,7 +7,7 @@ import torch
 
 from data_utils.batching import TrainStream
 from data_utils.tasks import get_task
-from distill.evaluate import answers
+from distill.evaluate import answer_questions
 from distill.scores import load_predictions
 from distill.spans import answers_by_id
 from models.checkpoint import load_encoder
@@ -72,7 +72,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(squad, tiny_bert, tmp_pat
 def test_self_teaching_cuts_a_network_that_answers_in_a_text(squad, tiny_bert, tmp_path):
     assert run("train", "self_teaching", "SQuAD", "--model", tiny_bert, "--data_dir", squad, "--output_dir", tmp_path, "--max_steps", 4, "--bf16", False, *CUT) == 0
     student, dataset = dev(tmp_path / "best", squad)
-    assert student.depth == 2 and len(answers(student, get_task("SQuAD"), dataset)) == 8
+    assert student.depth == 2 and len(answer_questions(student, get_task("SQuAD"), dataset)) == 8
 
 
 def test_mpdistil_and_the_constant_answer_refuse_them(squad, tiny_bert, tmp_path, capsys):
@@ -108,7 +108,7 @@ def test_one_tasks_model_answers_the_others_questions_and_writes_the_answers(spa
     words = ("--checkpoint", span_teachers["SQuAD", "bert"], "--data_dir", squad, *CUT)
     assert run("evaluate", "SQuAD", *words, "--predictions", tmp_path / "squad.json", "--output", tmp_path / "scores.json") == 0
     encoder, dataset = dev(span_teachers["SQuAD", "bert"], squad)
-    expected = answers_by_id(answers(encoder, get_task("SQuAD"), dataset), dataset)
+    expected = answers_by_id(answer_questions(encoder, get_task("SQuAD"), dataset), dataset)
     assert json.loads((tmp_path / "squad.json").read_text()) == expected and list(expected)[0] == "SQuAD-dev-v1.1.json-0"
     assert run("evaluate", "TyDiQA", *words, "--predictions", tmp_path / "tydiqa.json") == 0
     assert len(json.loads((tmp_path / "tydiqa.json").read_text())) == 8, "unlabelled copies can be answered"
@@ -127,7 +127,7 @@ def test_what_an_answer_may_be_is_a_setting_of_evaluate(span_teachers, squad, tm
     found = json.loads((tmp_path / "found.json").read_text()).values()
     assert "" not in found and all(len(text.split()) == 1 for text in found)
     capsys.readouterr()
-    for bad in (("--n_best", 0), ("--max_answer_length", 0), ("--pooling", "mean")):
+    for bad in (("--n_best", 0), ("--max_answer_length", 0), ("--pooling", "mean"), ("--stride", -1), ("--max_query_length", 0)):
         assert run("evaluate", "SQuAD2", *words, *bad) == 1 and bad[0] in capsys.readouterr().err
 
 

@@ -12,7 +12,7 @@ from data_utils.readers import DEFAULT_DATA_DIR
 from data_utils.tasks import Task, get_task
 from data_utils.windows import Windows
 from distill import workers
-from distill.evaluate import answers, dev_splits, encode_split, judged, predict, score
+from distill.evaluate import answer_questions, dev_splits, encode_split, judged, predict, score
 from distill.rundir import write_json
 from distill.scores import Predictions, Scores
 from distill.senses.dictionary import SenseDictionary
@@ -27,7 +27,7 @@ PROBE_ROWS = 200  # dev rows on which an unknown pooling is tried
 logger = logging.getLogger(__name__)
 
 
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m distill evaluate", allow_abbrev=False, usage=(
         "python -m distill evaluate TASK --checkpoint PATH [settings]; `--help` lists the settings"))
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: list[str]) -> None:
     """Score a checkpoint on the dev splits of a task, plain and, with --senses, read through its senses."""
-    given = parser().parse_args(words)
+    given = _parser().parse_args(words)
     task = get_task(given.task)
     windows = Windows(given.stride, given.max_query_length)
     answering = Answering(given.n_best, given.max_answer_length, given.no_answer_threshold)
@@ -91,7 +91,7 @@ def main(words: list[str]) -> None:
     if given.predictions:
         split = task.dev_splits[0]
         dataset = datasets.get(split) or encode_split(encoder, task, split, given.data_dir, given.max_length, windows)
-        found = readings[own].predictions[split].texts() if readings else answers(ways[own], task, dataset, answering)
+        found = readings[own].predictions[split].texts() if readings else answer_questions(ways[own], task, dataset, answering)
         workers.on_main(lambda: write_json(Path(given.predictions), answers_by_id(found, dataset)))
         logger.info("wrote %s", given.predictions)
     if given.submission:

@@ -1,6 +1,6 @@
-"""Fetch GLUE and SuperGLUE into the official folder layouts; unpack IMDb there.
+"""Fetch GLUE, SuperGLUE and SQuAD into the official folder layouts; unpack IMDb there.
 
-    python3 data_utils/download_glue_data.py [--data_dir ./glue] [--tasks glue|superglue|imdb|all|CoLA,MRPC]
+    python3 data_utils/download_glue_data.py [--data_dir ./glue] [--tasks glue|superglue|imdb|all|CoLA,SQuAD]
 
 Every fetched file has a pinned size and sha256 (download_sources.py). An archive that has none, IMDb's, is not fetched: it is unpacked
 where it was put by hand. What is unpacked is recorded in DATA/checksums.json and compared on later runs. Files that came another way
@@ -27,6 +27,7 @@ if __name__ == "__main__":
 from data_utils.archives import extract_tar, extract_zip
 from data_utils.download_sources import SOURCES, Remote
 from data_utils.readers import find_file, source_fingerprint, tables
+from data_utils.readers.rows import download_command
 from data_utils.tasks import TASKS, Task, get_task
 
 TRIES = 4
@@ -45,7 +46,7 @@ MRPC_NOTE = """
 
 def main(argv: list[str] | None = None, sources=SOURCES) -> int:
     """Fetch the tasks named on the command line; the exit status: 0, or 1 where a task failed (the others are fetched all the same)."""
-    parser = argparse.ArgumentParser(description="Fetch GLUE and SuperGLUE into the official folder layouts; unpack IMDb there.")
+    parser = argparse.ArgumentParser(description="Fetch GLUE, SuperGLUE and SQuAD into the official folder layouts; unpack IMDb there.")
     parser.add_argument("--data_dir", default="./glue", help="folder that receives one folder per task (default: %(default)s)")
     parser.add_argument("--tasks", default="glue",
                         help=f"glue, superglue, imdb, all (that can be fetched), or names joined by commas among "
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None, sources=SOURCES) -> int:
     data_dir, failed = Path(arguments.data_dir), []
     for name in names:
         if name not in remotes:
-            print(f"{name}: nothing to fetch, it is written when first read")
+            print(f"{name}: nothing to fetch, {'it is written when first read' if name == 'demo' else download_command(get_task(name), data_dir)}")
             continue
         try:
             print(f"{name}: {_provide(get_task(name), remotes[name], data_dir)}", flush=True)
@@ -100,7 +101,8 @@ def _provide(task: Task, remotes: tuple[Remote, ...], data_dir: Path) -> str:
         elif remotes[0].name.endswith(".tar.gz"):
             extract_tar(fetch(remotes[0], data_dir / remotes[0].name), unpacked)
         else:
-            shutil.copyfile(fetch(remotes[0], data_dir / remotes[0].name), unpacked / task.splits[0].files[0])
+            for remote, split in zip(remotes, task.splits, strict=True):
+                shutil.copyfile(fetch(remote, data_dir / remote.name), unpacked / split.files[0])
         checksums = _check_unpacked(task, unpacked, present)
         _move_in(unpacked, folder)
     finally:

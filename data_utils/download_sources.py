@@ -1,8 +1,8 @@
 """Where the data sets are fetched from, with the size and sha256 of every file.
 
 GLUE: as huggingface/datasets (datasets/glue/dataset_infos.json) and, but for QQP, tensorflow/datasets (url_checksums/glue.txt)
-publish them. SuperGLUE: huggingface/datasets (datasets/super_glue/dataset_infos.json). We had no way to fetch the files and confirm.
-IMDb: without them, since the archive could not be held against any; so it is put there by hand.
+publish them. SuperGLUE and SQuAD: huggingface/datasets (datasets/super_glue, squad, squad_v2: dataset_infos.json). We had no way to
+fetch the files and confirm. IMDb: without them, since the archive could not be held against any; so it is put there by hand.
 """
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ GLUE_HOST = "https://dl.fbaipublicfiles.com/glue/data"
 SENTEVAL_HOST = "https://dl.fbaipublicfiles.com/senteval/senteval_data"
 SUPERGLUE_HOST = "https://dl.fbaipublicfiles.com/glue/superglue/data/v2"
 IMDB_HOST = "https://ai.stanford.edu/~amaas/data/sentiment"
+SQUAD_HOST = "https://rajpurkar.github.io/SQuAD-explorer/dataset"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Remote:
         return self.url.rsplit("/", 1)[1]
 
 
-# Per task: a zip or tar.gz with one folder, one TSV file, or (MRPC) the three files that the splits are assembled from.
+# Per task: a zip or tar.gz with one folder, the file of each split, or (MRPC) the three files that the splits are assembled from.
 SOURCES: tuple[tuple[str, tuple[Remote, ...]], ...] = (
     ("CoLA", (Remote(f"{GLUE_HOST}/CoLA.zip", 376971, "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff"),)),
     ("SST-2", (Remote(f"{GLUE_HOST}/SST-2.zip", 7439277, "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa"),)),
@@ -50,5 +51,11 @@ SOURCES: tuple[tuple[str, tuple[Remote, ...]], ...] = (
     ("WSC", (Remote(f"{SUPERGLUE_HOST}/WSC.zip", 32751, "2ed6dfa94556b4a128ff0441efe365b2e883124e7e6aa00fb8d3a6cb1fd520a9"),)),
     ("AX-b", (Remote(f"{SUPERGLUE_HOST}/AX-b.zip", 33950, "43b45c55a273575c58a33cd68f10a971f83daa3aa223bfbc4077b92fbdf960b3"),)),
     ("AX-g", (Remote(f"{SUPERGLUE_HOST}/AX-g.zip", 10413, "2d4e00d3a7d23d2c3787ee4c1382cc81a72cb05a76fc9d78d142949247ed61b9"),)),
+    ("SQuAD", (
+        Remote(f"{SQUAD_HOST}/train-v1.1.json", 30288272, "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955"),
+        Remote(f"{SQUAD_HOST}/dev-v1.1.json", 4854279, "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9"))),
+    ("SQuAD2", (
+        Remote(f"{SQUAD_HOST}/train-v2.0.json", 42123633, "68dcfbb971bd3e96d5b46c7177b16c1a4e7d4bdef19fb204502738552dede002"),
+        Remote(f"{SQUAD_HOST}/dev-v2.0.json", 4370528, "80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8"))),
     ("IMDb", (Remote(f"{IMDB_HOST}/aclImdb_v1.tar.gz"),)),
 )

@@ -7,7 +7,7 @@
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +27,11 @@ class EncodedDataset:
     ids      int32 [sum]   special tokens included, no padding
     offsets  int64 [S + 1]
     second   int32 [S]     where the second segment begins, the length where there is none
-    target   int64 or float32 [N]; -1 or nan where unlabelled
+    target   int64 or float32 [N]; -1 or nan where unlabelled; [N, 2] of windows (windows.py)
     group    int64 [N]     examples that are judged together; None where each is alone
     credit   float32 [N]   what it is worth to choose the example of its group; None where none is chosen
+    places, questions      of windows: int32 [sum, 2], from where to where each token stands in the context, -1 -1 outside of it;
+                           and the questions by group
     """
 
     uid: np.ndarray
@@ -40,6 +42,8 @@ class EncodedDataset:
     group: np.ndarray | None = None
     credit: np.ndarray | None = None
     choices: int = 1
+    places: np.ndarray | None = None
+    questions: Mapping[int, Example] | None = None
 
     def __len__(self) -> int:
         return len(self.uid)
@@ -51,7 +55,13 @@ class EncodedDataset:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         place = np.repeat(self.offsets[sequences] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return EncodedDataset(self.uid[rows], self.ids[place], offsets, self.second[sequences], self.target[rows],
-                              *(None if array is None else array[rows] for array in (self.group, self.credit)), self.choices)
+                              *(None if array is None else array[rows] for array in (self.group, self.credit)), self.choices,
+                              None if self.places is None else self.places[place], self.questions)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known what is right: not where the answers to its questions were taken out."""
+        return self.questions is None or any(example.answers is not None for example in self.questions.values())
 
     @property
     def lengths(self) -> np.ndarray:

@@ -15,6 +15,8 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from data_utils.answers import EXACT
+
 RESAMPLED_ROWS = 1 << 20      # rows of all resamples that are in memory at once
 
 
@@ -66,6 +68,16 @@ def words_f1(predictions, targets, groups=None) -> np.ndarray:
     return np.asarray(predictions, dtype=np.float64)
 
 
+def squad_em(predictions, targets, groups=None) -> np.ndarray:
+    """Per question, whether its answer equals a gold one, [N] of 0 and 1; predictions are credits (answers.py)."""
+    return (np.asarray(predictions, dtype=np.float64) == EXACT).astype(np.float64)
+
+
+def squad_f1(predictions, targets, groups=None) -> np.ndarray:
+    """Per question, the F1 of its answer's words with those of the best gold one, [N]; predictions are credits (answers.py)."""
+    return np.minimum(np.asarray(predictions, dtype=np.float64), 1.0)
+
+
 def parity(predictions, targets, groups=None) -> np.ndarray:
     """Per group, whether all rows of it get the same prediction, right or wrong: [G] of 0 and 1 (AX-g: her and his)."""
     unit, predictions = _unit_of(groups, len(predictions)), np.asarray(predictions)
@@ -75,7 +87,7 @@ def parity(predictions, targets, groups=None) -> np.ndarray:
 
 OF_ROWS = {function.__name__: function for function in (accuracy, f1, macro_f1, matthews, pearson, spearman)}
 OF_CELLS = ("accuracy", "f1", "macro_f1", "matthews")  # depend on the counts of (prediction, target) alone
-OF_GROUPS = {function.__name__: function for function in (exact_match, words_f1, parity)}  # their mean is the metric
+OF_GROUPS = {function.__name__: function for function in (exact_match, words_f1, parity, squad_em, squad_f1)}  # their mean is the metric
 
 
 def check_metric(name: str) -> None:

@@ -10,10 +10,10 @@ Records are JSON objects in the official layout or rows of the Hub; fields are w
 Functions raise ValueError where a record does not fit; the reader says where it stands.
 """
 
-import collections
 import re
-import string
 from collections.abc import Iterator, Mapping
+
+from data_utils.answers import normalised, words_f1
 
 Fields = dict[str, str]
 COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
@@ -72,19 +72,6 @@ def _candidates(passage: str, query: str, entities: list[str], answers: list[str
             right = any(normalised(entity) == normalised(answer) for answer in answers)
             fields |= {"label": str(int(right)), "credit": str(credit)}
         yield fields
-
-
-def normalised(answer: str) -> str:
-    """Lower case, without punctuation and articles, single spaces: how SQuAD and ReCoRD compare answers."""
-    kept = "".join(letter for letter in answer.lower() if letter not in string.punctuation)
-    return " ".join(word for word in kept.split() if word not in ("a", "an", "the"))
-
-
-def words_f1(found: str, expected: str) -> float:
-    """F1 of the words of two answers, as multisets of normalised words (Rajpurkar et al. 2016, arXiv 1606.05250, 6.1)."""
-    ours, theirs = normalised(found).split(), normalised(expected).split()
-    shared = sum((collections.Counter(ours) & collections.Counter(theirs)).values())
-    return 2 * shared / (len(ours) + len(theirs)) if shared else 0.0
 
 
 # ---- fields -> texts

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from data_utils import imdb, superglue
+from data_utils import imdb, squad, superglue
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,16 @@ class Example:
     target: class index into Task.labels, a score for regression, or None where the split has no labels.
     group: rows of one group (a question's answers, say) are judged together; the row's uid where it is alone.
     credit: what it is worth to choose this row of its group; nan where rows are not chosen, or the split has no labels.
+    id, answers: of a question over a text, how its file calls it, and the gold answers, (text, number of its first letter in the
+        context): none where it has no answer, None where they are not told. Such a row has no target.
     """
     uid: int
     texts: tuple[str, ...]
     target: int | float | None
     group: int = -1
     credit: float = math.nan
+    id: str = ""
+    answers: tuple[tuple[str, int], ...] | None = None
 
     def __post_init__(self):
         if self.group < 0:
@@ -66,12 +70,15 @@ class Task:
     spellings: further spellings of the classes, each a tuple like raw_labels. submitted_labels: as a SuperGLUE submission spells them,
         where that is not raw_labels.
     ragged: a crawl whose official files have rows with too few fields (left out) and empty texts (kept); both are counted and said.
-    suite: the benchmark, "glue", "superglue" or "imdb": where the Hub has it.
+    suite: the benchmark, "glue" or "superglue", or the data set: where the Hub has it; "" where it has not.
     rows, fields, form: the rows of a record; the columns that are read; the texts that they make. For tasks whose texts are no columns.
     num_choices: how many choices an example has, of which one scorer takes one; 0 where classes are the same for all examples.
     group_by: the column whose values group the rows that are judged together; or "pairs", two neighbouring rows.
     candidates: one row of each group is chosen, the one that is likeliest to be of the last class.
     predicted_by: the task whose model predicts this one, where it has no training data of its own.
+    spans: the second text is read for an answer to the first, in windows; the labels are what a token is to it, its start or its end.
+    unanswerable: some questions have no answer in their text.
+    dev_may_lack_answers: copies of the dev set go round without them: by default a part of train selects the models.
     version: raised when the meaning of a row, a label or a metric changes; part of every cache key and record.
     """
     name: str
@@ -98,6 +105,9 @@ class Task:
     num_choices: int = 0
     group_by: str = ""
     candidates: bool = False
+    spans: bool = False
+    unanswerable: bool = False
+    dev_may_lack_answers: bool = False
     version: int = 1
 
     @property
@@ -132,6 +142,11 @@ class Task:
         return self.split_names[0] == "train" and self.dev_splits == ("test",)
 
     @property
+    def train_selects(self) -> bool:
+        """Whether by default a part of train, held out, selects the models."""
+        return self.scored_on_test or self.dev_may_lack_answers
+
+    @property
     def test_splits(self) -> tuple[str, ...]:
         """Splits that are predicted for a submission."""
         return tuple(split.name for split in self.splits if split.submissions)
@@ -151,6 +166,11 @@ def _splits(submission: str, columns: tuple[str, ...] = ()) -> tuple[Split, ...]
             Split("test", ("test.tsv",), "test", labelled=False, submissions=(submission,)))
 
 
+def _question_splits(train: str, dev: str) -> tuple[Split, ...]:
+    """train/dev of questions over a text, whose test sets are kept by those who made them."""
+    return Split("train", (train,), "train"), Split("dev", (dev,), "validation")
+
+
 def _record_splits(*submissions: str) -> tuple[Split, ...]:
     """train/dev/test of SuperGLUE: JSON lines, or tables as MPDistil's users have them."""
     return (Split("train", ("train.jsonl", "train.tsv"), "train"), Split("dev", ("val.jsonl", "dev.tsv"), "validation"),
@@ -164,6 +184,8 @@ _ENTAILMENT_2 = ("entailment", "not_entailment")
 _ZERO_ONE = ("0", "1")
 _PAIR = ("sentence1", "sentence2")
 _TRUTH = ("False", "True")
+_SPAN = {"spans": True, "max_length": 384, "rows": squad.rows}
+_QUESTION, _START_END, _SQUAD_METRICS = ("question", "context"), ("start", "end"), ("squad_em", "squad_f1")
 _PREMISE = (("premise", "sentence1"), ("hypothesis", "sentence2"))  # SuperGLUE's names
 
 TASKS: tuple[Task, ...] = (
@@ -209,7 +231,7 @@ TASKS: tuple[Task, ...] = (
          fields=("paragraph", "question", "answer", "paragraph_idx", "question_idx", "answer_idx"), form=superglue.multirc_texts),
     Task("ReCoRD", ("passage", "filled query"), "label", _TRUTH, _ZERO_ONE, ("words_f1", "exact_match"), _record_splits("ReCoRD.jsonl"),
          "record", (), max_length=512, suite="superglue", rows=superglue.record_rows, group_by="query_idx", candidates=True,
-         fields=("passage", "query", "entity", "query_idx"), form=superglue.record_texts),
+         fields=("passage", "query", "entity", "query_idx"), form=superglue.record_texts, version=2),  # 2: articles as the official script
     Task("WiC", _PAIR, "label", _TRUTH, ("false", "true"), ("accuracy",), _record_splits("WiC.jsonl"),
          "wic", (), max_length=256, suite="superglue", spellings=(_ZERO_ONE,), form=superglue.wic_texts,
          fields=("word", *_PAIR, "start1", "end1", "start2", "end2")),
@@ -224,6 +246,13 @@ TASKS: tuple[Task, ...] = (
          (Split("test", ("AX-g.jsonl",), "test", submissions=("AX-g.jsonl",)),), "axg", ("premise", "hypothesis"), max_length=320,
          suite="superglue", aliases=_PREMISE, group_by="pairs", predicted_by="RTE"),
 
+    Task("SQuAD", _QUESTION, "answers", _START_END, _START_END, _SQUAD_METRICS, _question_splits("train-v1.1.json", "dev-v1.1.json"),
+         "plain_text", _QUESTION, suite="squad", **_SPAN),
+    Task("SQuAD2", _QUESTION, "answers", _START_END, _START_END, _SQUAD_METRICS, _question_splits("train-v2.0.json", "dev-v2.0.json"),
+         "squad_v2", _QUESTION, suite="squad_v2", folders=("squad_v2", "SQuAD2.0"), unanswerable=True, **_SPAN),
+    Task("TyDiQA", _QUESTION, "answers", _START_END, _START_END, _SQUAD_METRICS,
+         _question_splits("tydiqa.goldp.en.train.json", "tydiqa.goldp.en.dev.json"), "", _QUESTION, suite="",
+         folders=("tydiqa-goldp-en", "tydiqa-goldp"), dev_may_lack_answers=True, **_SPAN),
     # Uids follow the files (readers/reviews.py); the Hub has another order, and with it another held-out tenth.
     Task("IMDb", ("text",), "label", ("negative", "positive"), ("neg", "pos"), ("accuracy",),
          (Split("train", ("train",), "train"), Split("test", ("test",), "test")), "plain_text", ("text",), max_length=512, suite="imdb",

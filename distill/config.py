@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from transformers import HfArgumentParser
 
 from data_utils.draws import SELECT_ON
+from data_utils.windows import Windows
 from distill.optim import OPTIMIZERS
 from distill.schedules import LEARNING_RATE
 
@@ -74,10 +75,18 @@ class TaskConfig(TrainConfig):
     max_length: int = setting(0, "tokens per example; 0: the task's own")
     select_on: str = setting("dev", "what selects the best epoch: dev (the first dev split), or heldout, a fixed tenth of train "
                                     "that is not trained on; dev is then reported untouched by the selection. heldout by "
-                                    "default for a task that is scored on its test set")
+                                    "default for a task that has no other split to spare")
+    stride: int = setting(Windows.stride, "of answers in a text (SQuAD): tokens that two consecutive windows share")
+    max_query_length: int = setting(Windows.question, "of answers in a text (SQuAD): tokens of a question, its rest is cut off")
+
+    @property
+    def windows(self) -> Windows:
+        """How texts with answers are cut."""
+        return Windows(self.stride, self.max_query_length)
 
     def __post_init__(self):
         super().__post_init__()
+        Windows(self.stride, self.max_query_length)  # refuses what makes no sense
         if self.max_length < 0:
             raise ValueError(f"--max_length {self.max_length}: expected 0 or more")
         if self.select_on not in SELECT_ON:

@@ -139,10 +139,10 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     student = build_student(cfg, teacher).with_head_input(head_input, lookup)
     objective = Distillation(None, terms(student, teacher))
     same_vocabulary = student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
-    if objective.wanted.of_tokens and not same_vocabulary:
-        raise ValueError(f"the student {cfg.student} has another vocabulary than the teacher, and this recipe compares their "
-                         "tokens one by one: logit_kd and pkd compare whole examples and remain possible; or take a student "
-                         "with the teacher's vocabulary, or --student truncate:N")
+    if (objective.wanted.of_tokens or task.spans) and not same_vocabulary:
+        who, others = (task.name, "") if task.spans else ("this recipe", "logit_kd and pkd compare whole examples and remain possible; or ")
+        raise ValueError(f"the student {cfg.student} has another vocabulary than the teacher, and {who} compares their tokens one by one: "
+                         f"{others}take a student with the teacher's vocabulary, or --student truncate:N")
     warn_of_seen(Path(cfg.teacher), cfg)
     train, evaluation = read_splits(student, task, cfg)
     read = train if same_vocabulary else train_split(teacher, task, cfg)
@@ -161,7 +161,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
 def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig) -> Teacher:
     """The teacher's outputs computed once, where they fit into cfg.max_cache_gib; what is read per example always does."""
     size = cache_bytes(live, dataset) / 2**30
-    if live.wanted.of_tokens and size > cfg.max_cache_gib:
+    if (live.wanted.of_tokens or live.encoder.info.spans) and size > cfg.max_cache_gib:
         logger.info("the teacher runs at every step: its outputs would take %.1f GiB (--max_cache_gib %g)", size, cfg.max_cache_gib)
         return live
     return cached_teacher(live, dataset, folder)

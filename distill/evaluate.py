@@ -7,40 +7,51 @@ from types import MappingProxyType
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from data_utils.batching import collate, sequential_batches
 from data_utils.encode import EncodedDataset, encode
 from data_utils.metrics import bootstrap_standard_error, compute_metrics, selection_score
 from data_utils.readers import read_examples
 from data_utils.tasks import Task
+from data_utils.windows import Windows, encode_windows
 from distill import workers
 from distill.progress import bar
 from distill.scores import Predictions, Scores
+from distill.spans import Answering, answer_texts, judged_spans
 from models.encoder import Encoder, TaskInfo
-from models.outputs import Outputs
+from models.heads import TOKENS
+from models.outputs import PADDING_LOGIT, Outputs
 
 EVAL_TOKENS = 8192  # padded tokens per batch
 
 
-def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0) -> EncodedDataset:
-    """A split as `encoder` reads it: its tokenizer, its order of the texts; `max_length` 0: the task's own."""
+def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0,
+                 windows: Windows = Windows()) -> EncodedDataset:
+    """A split as `encoder` reads it: its tokenizer, its order of the texts; `max_length` 0: the task's own. `windows`: how texts with
+    answers are cut."""
     if set(encoder.info.texts) != set(task.texts):
         raise ValueError(f"the checkpoint reads the texts {', '.join(encoder.info.texts)}, {task.name} has "
                          f"{', '.join(task.texts)}: it was trained for another task")
-    return encode_for(encoder, task, split, data_dir, max_length, [task.texts.index(text) for text in encoder.info.texts])
+    return encode_for(encoder, task, split, data_dir, max_length, [task.texts.index(text) for text in encoder.info.texts], windows)
 
 
 def encode_for(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0,
-               text_order: Sequence[int] | None = None) -> EncodedDataset:
+               text_order: Sequence[int] | None = None, windows: Windows = Windows()) -> EncodedDataset:
     """A split of any task, whether or not it is the encoder's own, by its tokenizer and within its positions."""
+    if windows != Windows() and not task.spans:
+        raise ValueError(f"--stride {windows.stride} --max_query_length {windows.question}: the examples of {task.name} are read whole, "
+                         "only texts with answers in them (SQuAD) are cut into windows; leave these settings out")
     length = max_length or min(task.max_length, encoder.max_positions or task.max_length)
     check_length(encoder, length)
+    if task.spans:
+        return encode_windows(read_examples(task, split, data_dir), encoder.tokenizer, length, windows)
     return encode(read_examples(task, split, data_dir), encoder.tokenizer, length, text_order, task)
 
 
 def task_info(task: Task, pooling: str) -> TaskInfo:
     """What a checkpoint for `task` knows of it."""
-    return TaskInfo(task.name, task.version, task.texts, task.labels, pooling, choices=task.num_choices)
+    return TaskInfo(task.name, task.version, task.texts, task.labels, TOKENS if task.spans else pooling, choices=task.num_choices)
 
 
 def check_length(encoder: Encoder, length: int) -> None:
@@ -52,14 +63,17 @@ def check_length(encoder: Encoder, length: int) -> None:
 @torch.no_grad()
 def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs], Tensor] = attrgetter("logits")) -> np.ndarray:
     """Logits [N, C] in the order of `dataset`, float32 arithmetic, shared out over the ranks, whole on each; or what else
-    `read` gives, [N, ...]."""
+    `read` gives, [N, ...]. Of answers in a text [N, T, C], or [N, ..., T, C], T the longest sequence."""
     encoder.eval()
     mine = workers.share(sequential_batches(dataset.sizes, EVAL_TOKENS))
-    logits = []
+    logits, longest = [], int(dataset.lengths.max())
     with bar(len(mine), "evaluate", "batch") as progress_bar:
         for rows in mine:
             batch = collate(dataset, rows, encoder.info.task, encoder.tokenizer.pad_token_id)
-            logits.append(read(encoder(batch.to(workers.device()))).float().cpu().numpy())
+            found = read(encoder(batch.to(workers.device()))).float().cpu()
+            if encoder.info.spans:
+                found = F.pad(found, (0, 0, 0, longest - found.shape[-2]), value=PADDING_LOGIT)
+            logits.append(found.numpy())
             progress_bar.update()
     found = np.empty((len(dataset), *logits[0].shape[1:]), np.float32)
     for parts in workers.gather(list(zip(mine, logits, strict=True))):
@@ -73,13 +87,21 @@ def predictions(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.n
     return logits[:, 0] if task.is_regression else _in_task_order(logits, labels, task).argmax(1)
 
 
-def judged(logits: np.ndarray, labels: tuple[str, ...], dataset: EncodedDataset, task: Task) -> Predictions:
+def judged(logits: np.ndarray, labels: tuple[str, ...], dataset: EncodedDataset, task: Task,
+           answering: Answering = Answering()) -> Predictions:
     """What the metrics compare: the examples, or, where one of each group is chosen, the groups: the credit of the chosen
-    example against 1."""
+    example against 1; of answers in a text the questions."""
+    if task.spans:
+        return judged_spans(_in_task_order(logits, labels, task), dataset, task, answering)
     if not task.candidates:
         return Predictions(dataset.uid, predictions(logits, labels, task), dataset.target, dataset.group)
     rows = chosen_rows(_in_task_order(logits, labels, task), dataset.group)
     return Predictions(dataset.group[rows], dataset.credit[rows], np.ones(len(rows), np.float32))
+
+
+def answer_questions(encoder: Encoder, task: Task, dataset: EncodedDataset, answering: Answering = Answering()) -> dict[int, str]:
+    """The answers of `encoder` to the questions of `dataset`, by uid; they need not be known."""
+    return answer_texts(_in_task_order(predict(encoder, dataset), encoder.info.labels, task), dataset, task, answering)
 
 
 def chosen_rows(logits: np.ndarray, group: np.ndarray) -> np.ndarray:
@@ -89,25 +111,26 @@ def chosen_rows(logits: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def _in_task_order(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.ndarray:
-    """The columns of `logits`, which follow `labels`, in the order of the task's labels."""
+    """The last axis of `logits`, which follows `labels`, in the order of the task's labels."""
     if set(labels) != set(task.labels):
         raise ValueError(f"the checkpoint has {len(labels)} labels ({', '.join(labels) or 'a score'}), {task.name} has "
                          f"{', '.join(task.labels)}: it was trained for another task")
-    return logits[:, [labels.index(label) for label in task.labels]]
+    return logits[..., [labels.index(label) for label in task.labels]]
 
 
 def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
-          readings: Mapping[str, Callable[[Outputs], Tensor]] = MappingProxyType({"": attrgetter("logits")})) -> Scores:
+          readings: Mapping[str, Callable[[Outputs], Tensor]] = MappingProxyType({"": attrgetter("logits")}),
+          answering: Answering = Answering()) -> Scores:
     """The task's metrics on every split of `splits`, and the predictions, from one pass over it; the first split selects.
 
     `readings`: where an encoder answers in several ways, the logits of each, by what follows the split in the names of its
-    scores; the first selects.
+    scores; the first selects. `answering`: how answers in a text are found.
     """
     values, errors, counts, kept, selection = {}, {}, {}, {}, None
     for split, dataset in splits.items():
         answers_NRC = predict(encoder, dataset, lambda outputs: torch.stack([read(outputs) for read in readings.values()], 1))
         for place, name in enumerate(readings):
-            answers = kept[f"{split}{name}"] = judged(answers_NRC[:, place], encoder.info.labels, dataset, task)
+            answers = kept[f"{split}{name}"] = judged(answers_NRC[:, place], encoder.info.labels, dataset, task, answering)
             found = compute_metrics(task.metrics, answers.predicted, answers.target, answers.group)
             selection = selection_score(found) if selection is None else selection
             for metric, value in found.items():
@@ -117,9 +140,12 @@ def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
     return Scores(values, selection, errors, counts, next(iter(splits)), kept)
 
 
-def dev_splits(encoder: Encoder, task: Task, data_dir: str, max_length: int = 0) -> dict[str, EncodedDataset]:
-    """All dev splits of `task`, encoded for `encoder`; ValueError for a task that has none."""
+def dev_splits(encoder: Encoder, task: Task, data_dir: str, max_length: int = 0,
+               windows: Windows = Windows()) -> dict[str, EncodedDataset]:
+    """All dev splits of `task`, encoded for `encoder`; ValueError for a task that has none. A split whose copy in data_dir came without
+    its answers is left out, which is said."""
     if not task.dev_splits:
         raise ValueError(f"{task.name} has no labelled split to score"
                          + (f": it is predicted by the {task.predicted_by} model" if task.predicted_by else ""))
-    return {split: encode_split(encoder, task, split, data_dir, max_length) for split in task.dev_splits}
+    found = {split: encode_split(encoder, task, split, data_dir, max_length, windows) for split in task.dev_splits}
+    return {split: dataset for split, dataset in found.items() if dataset.labelled}  # the reader has said where one is not

@@ -37,6 +37,29 @@ def soft_score(student_B1: Tensor, teacher_B1: Tensor) -> Tensor:
     return (student_B1.float() - teacher_B1.detach().float()).squeeze(-1).square()
 
 
+def span_cross_entropy(logits_BTC: Tensor, target_BC: Tensor) -> Tensor:
+    """mean_c -log softmax_t(logits)[target]: of every sequence, logits of its tokens as start and as end of an answer [B, T, C], their
+    positions [B, C] -> [B]. Gradient to the logits. Padding has PADDING_LOGIT and with it no share.
+
+    Devlin et al. 2019 (arXiv 1810.04805), 4.2. Differs: the mean of start and end, as everybody's code has it, is their sum there.
+    """
+    return F.cross_entropy(logits_BTC.float(), target_BC, reduction="none").mean(-1)
+
+
+def span_soft_targets(student_BTC: Tensor, teacher_BTC: Tensor, temperature: float) -> Tensor:
+    """mean_c T^2 KL(softmax_t(teacher / T) || softmax_t(student / T)), soft_targets() over positions: [B, T, C] twice -> [B].
+
+    T^2 included; gradient to the student only. The second distillation of DistilBERT (Sanh et al. 2019, arXiv 1910.01108), its
+    published code. Differs: padding has no share.
+    """
+    return soft_targets(student_BTC.mT, teacher_BTC.mT, temperature).mean(-1)
+
+
+def span_symmetric_kl(one_BTC: Tensor, other_BTC: Tensor) -> Tensor:
+    """mean_c of symmetric_kl() over positions: [B, T, C] twice -> [B]. Gradient to both."""
+    return symmetric_kl(one_BTC.mT, other_BTC.mT).mean(-1)
+
+
 def probability_error(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
     """T^2 mean_c (softmax(student / T)_c - softmax(teacher / T)_c)^2: logits [B, C] twice -> [B]. Gradient to the student only.
 

@@ -4,8 +4,6 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from data_utils.masking import IGNORED
 from data_utils.text_batches import TextBatch
 from distill import workers

@@ -12,16 +12,23 @@ IN_JSON = ("values", "selection", "errors", "counts", "selected_on", "terms")
 @dataclass(frozen=True)
 class Predictions:
     """What was predicted of a split, example by example: uid int64 [N]; predicted and target [N], class indices in the
-    task's order, or scores; group int64 [N], where examples are judged together."""
+    task's order, or scores; group int64 [N], where examples are judged together. Of questions over a text: predicted the
+    credit of an answer (data_utils/answers.py), target whether there is one, text [N] the answer itself."""
 
     uid: np.ndarray
     predicted: np.ndarray
     target: np.ndarray
     group: np.ndarray | None = None
+    text: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> "Predictions":
         """Those of the examples `rows`, in that order."""
-        return Predictions(self.uid[rows], self.predicted[rows], self.target[rows], None if self.group is None else self.group[rows])
+        return Predictions(self.uid[rows], self.predicted[rows], self.target[rows],
+                           *(None if array is None else array[rows] for array in (self.group, self.text)))
+
+    def texts(self) -> dict[int, str]:
+        """The answers to questions over a text, by uid."""
+        return dict(zip(self.uid.tolist(), self.text.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,8 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def save_predictions(predictions: Mapping[str, Predictions], file: Path) -> None:
-    """Write an .npz with the arrays SPLIT/uid, SPLIT/predicted and SPLIT/target of every split, and SPLIT/group of grouped ones."""
+    """Write an .npz with the arrays SPLIT/uid, SPLIT/predicted and SPLIT/target of every split, and SPLIT/group and
+    SPLIT/text of those that have them."""
     np.savez(file, **{f"{split}/{name}": array for split, found in predictions.items() for name, array in vars(found).items()
                       if array is not None})
 

@@ -17,6 +17,7 @@ from data_utils.draws import HELD_OUT, split_held_out
 from data_utils.encode import EncodedDataset
 from data_utils.readers import data_fingerprint
 from data_utils.tasks import Task
+from data_utils.windows import check_found
 from distill.config import TaskConfig
 from distill.evaluate import dev_splits, encode_split
 from distill.rundir import read_json
@@ -29,11 +30,15 @@ logger = logging.getLogger(__name__)
 def read_splits(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedDataset, dict[str, EncodedDataset]]:
     """The training examples, and by name the splits to score, the selecting one first, as `encoder` reads them.
 
-    ValueError for a task without a labelled split to score, or with none that may select, and where no example is held out or none
-    is left to train on.
+    ValueError for a task without a labelled split to score, or with none that may select, where no example is held out or none is left
+    to train on, and where the answers of questions over a text lie in no window.
     """
     train, held = _parts(encoder, task, cfg)
-    return train, {**held, **dev_splits(encoder, task, cfg.data_dir, cfg.max_length)}
+    evaluation = {**held, **dev_splits(encoder, task, cfg.data_dir, cfg.max_length, cfg.windows)}
+    if not evaluation:
+        raise ValueError(f"{task.name}: nothing to select on, the copy of {' and '.join(task.dev_splits)} in {cfg.data_dir} came without "
+                         f"its answers; train with --select_on {HELD_OUT}, or give a copy that has them")
+    return train, evaluation
 
 
 def train_split(encoder: Encoder, task: Task, cfg: TaskConfig) -> EncodedDataset:
@@ -62,7 +67,9 @@ def _parts(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedDatase
     if task.scored_on_test and cfg.select_on != HELD_OUT:
         raise ValueError(f"--select_on {cfg.select_on}: {task.name} has no dev split, and the test set, which is reported, selects nothing: "
                          f"give --select_on {HELD_OUT}")
-    whole = encode_split(encoder, task, "train", cfg.data_dir, cfg.max_length)
+    whole = encode_split(encoder, task, "train", cfg.data_dir, cfg.max_length, cfg.windows)
+    if task.spans:
+        check_found(whole, f"{task.name} train")
     if cfg.select_on != HELD_OUT:
         return whole, {}
     rest, held = split_held_out(whole)

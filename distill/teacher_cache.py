@@ -2,6 +2,8 @@
 
     FOLDER/ uid.npy [N]  offsets.npy [N + 1]  columns.txt (name, type, rows, width of each)
             logits.bin  cls.N.bin                                       a row per example, float32
+            token_logits.bin                                            a row per token, float32: in place of logits, where the
+                                                                        teacher answers with a part of the text
             senses.bin  hidden.N.bin  query.N.bin  key.N.bin  value.N.bin    a row per token, uint8 or float16
 
 Files are mapped, not read: memory holds the rows of a batch. Float16 rounds a state by at most 0.05 %.
@@ -30,13 +32,14 @@ from distill.precision import uses_bf16
 from distill.progress import bar
 from distill.rundir import SaveError, whole_folder, write_folder, write_text
 from distill.teacher import LiveTeacher, Wanted
-from models.outputs import Outputs
+from models.outputs import PADDING_LOGIT, Outputs
 from models.weights import check_checksums
 
 CACHE_TOKENS = 8192
 WAIT_SECONDS = 1
 NO_SENSE = 255  # in the cache, a byte per token
 PROJECTIONS = ("query", "key", "value")
+TOKEN_LOGITS = "token_logits"
 logger = logging.getLogger(__name__)
 
 
@@ -62,7 +65,8 @@ def columns(teacher: LiveTeacher) -> list[Column]:
     encoder, wanted = teacher.encoder, teacher.wanted
 
     choices = encoder.info.choices or 1
-    found = [Column("logits", False, encoder.info.num_logits, np.float32, lambda outputs: outputs.logits)]
+    spans = encoder.info.spans
+    found = [Column(TOKEN_LOGITS if spans else "logits", spans, encoder.info.num_logits, np.float32, lambda outputs: outputs.logits)]
     if wanted.senses:
         found.append(Column("senses", True, 1, np.uint8,
                             lambda outputs: outputs.senses.where(outputs.senses >= 0, NO_SENSE).unsqueeze(-1)))
@@ -114,7 +118,7 @@ class CachedTeacher:
         def examples(name: str) -> Tensor:
             return torch.from_numpy(self.columns[name][rows]).to(device)
 
-        def tokens(name: str, fill: int = 0) -> Tensor:
+        def tokens(name: str, fill: float = 0) -> Tensor:
             found_BTW = np.full((*real.shape, self.columns[name].shape[1]), fill, self.columns[name].dtype)
             found_BTW[real] = np.concatenate([self.columns[name][self.bounds[row]:self.bounds[row + 1]] for row in rows])
             return torch.from_numpy(found_BTW).to(device)
@@ -132,7 +136,8 @@ class CachedTeacher:
                 found = tokens(name, NO_SENSE).squeeze(-1).long()
                 senses = found.where(found < NO_SENSE, -1)
         layers = range(max(hidden, default=-1) + 1)
-        return Outputs(examples("logits"), tuple(hidden.get(layer) for layer in layers), projections, senses)
+        logits = tokens(TOKEN_LOGITS, PADDING_LOGIT) if TOKEN_LOGITS in self.columns else examples("logits")
+        return Outputs(logits, tuple(hidden.get(layer) for layer in layers), projections, senses)
 
 
 def cached_teacher(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> CachedTeacher:

@@ -15,6 +15,8 @@ from distill.losses import (
     sense_cross_entropy,
     soft_score,
     soft_targets,
+    span_cross_entropy,
+    span_soft_targets,
     squared_error,
 )
 from distill.teacher import Wanted
@@ -46,11 +48,12 @@ class Term(nn.Module):
 
 
 class Labels(Term):
-    """The loss on the task's labels: `ce` for classes, `mse` for scores."""
+    """The loss on the task's labels: `ce` for classes, `span_ce` for answers in a text, `mse` for scores."""
 
     def __init__(self, task: Task):
         super().__init__()
-        self.name, self.loss = ("mse", squared_error) if task.is_regression else ("ce", cross_entropy)
+        of_classes = ("span_ce", span_cross_entropy) if task.spans else ("ce", cross_entropy)
+        self.name, self.loss = ("mse", squared_error) if task.is_regression else of_classes
 
     def forward(self, found, target, batch):
         return self.loss(found.logits, batch.target).sum()
@@ -64,11 +67,12 @@ class SoftTargets(Term):
     def __init__(self, task: Task, temperature: float):
         super().__init__()
         self.is_regression, self.temperature = task.is_regression, temperature
+        self.of_classes = span_soft_targets if task.spans else soft_targets
 
     def forward(self, found, target, batch):
         if self.is_regression:
             return soft_score(found.logits, target.logits).sum()
-        return soft_targets(found.logits, target.logits, self.temperature).sum()
+        return self.of_classes(found.logits, target.logits, self.temperature).sum()
 
 
 class ClsStates(Term):

@@ -6,7 +6,8 @@
     checksums.json                                      sha256 of every file
 
 With `cls` pooling, continuous head input and no adaptor the folder is an ordinary checkpoint: transformers'
-AutoModelForSequenceClassification gives the same logits (BERT, DeBERTa-v2/v3). Encoder.save() writes it.
+AutoModelForSequenceClassification gives the same logits (BERT, DeBERTa-v2/v3), for answers in a text
+AutoModelForQuestionAnswering. Encoder.save() writes it.
 """
 
 import json
@@ -17,7 +18,7 @@ from transformers import AutoModel
 
 from models.attention import use_fast_attention
 from models.encoder import Encoder, TaskInfo
-from models.heads import ClassificationHead, SenseLookup, check_pooling, check_similarity
+from models.heads import SenseLookup, check_pooling, check_similarity
 from models.pretrained import load_config, load_tokenizer
 from models.weights import LAYOUTS, PLAIN_LAYOUT, check_checksums, read_tensors
 
@@ -74,8 +75,7 @@ def build_encoder(config, state: dict[str, Tensor], info: TaskInfo, head: dict, 
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
     adaptor = nn.Linear(config.hidden_size, head["width"]) if "adaptor.weight" in state else None
-    classifier = ClassificationHead(head["width"], info.num_outputs, head["activation"], head["dropout"])
-    encoder = Encoder(backbone, classifier, info, tokenizer, adaptor, senses)
+    encoder = Encoder(backbone, info.new_head(**head), info, tokenizer, adaptor, senses)
     encoder.load_named(state, source)
     return encoder.float()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from models.checkpoint import build_encoder, is_plain, load_encoder, plain_labels
 from models.encoder import Encoder, TaskInfo
+from models.heads import TOKENS
 from models.import_checkpoint import (
     PUBLISHED_LABELS,
     PUBLISHED_TEXT_ORDER,
@@ -25,8 +26,8 @@ class Opened:
 
 
 def open_checkpoint(path: str | Path, task: str, version: int, texts: tuple[str, ...], labels: tuple[str, ...],
-                    tokenizer: str | None = None, choices: int = 0) -> Opened:
-    """The encoder in `path`, for a task with these text columns and labels, or of so many choices.
+                    tokenizer: str | None = None, choices: int = 0, spans: bool = False) -> Opened:
+    """The encoder in `path`, for a task with these text columns and labels, or of so many choices, or with answers in a text.
 
     A run directory stands for its best/. Label and text order of files that do not say them: a plain transformers
     folder's labels are those of its config, a published file's those of its program. `tokenizer` (an spm.model or its
@@ -43,8 +44,8 @@ def open_checkpoint(path: str | Path, task: str, version: int, texts: tuple[str,
         return Opened(load_encoder(folder), pooling_known=True)
     named = plain_labels(folder) if (folder / "config.json").is_file() else ()
     named = labels if choices and not named else _by_name(named, labels, folder)  # a scorer of choices has one output, without a name
-    info = TaskInfo(task, version, texts, named, pooling="cls", choices=choices)
-    return Opened(load_encoder(folder, info), pooling_known=False)
+    info = TaskInfo(task, version, texts, named, pooling=TOKENS if spans else "cls", choices=choices)
+    return Opened(load_encoder(folder, info), pooling_known=spans)
 
 
 def _by_name(named: tuple[str, ...], labels: tuple[str, ...], folder: Path) -> tuple[str, ...]:

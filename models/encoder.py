@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from models.heads import ClassificationHead, SenseLookup, pool
-from models.outputs import Outputs
+from models.heads import TOKENS, ClassificationHead, SenseLookup, SpanHead, pool
+from models.outputs import PADDING_LOGIT, Outputs
 from models.trunk import Trunk
 from models.weights import LAYOUTS, PLAIN_LAYOUT, key_map, rename, write_tensors
 
@@ -19,7 +19,8 @@ class TaskInfo:
     `texts` are the task's text columns in the order in which they are fed; `labels` the class names in the order of
     the logits, empty for regression. `head_input` is "continuous" (hidden states) or "senses" (each state replaced by
     its sense before the pooling, chosen by `similarity`: see SenseLookup). `choices`: how many sequences an example has, of
-    which one is right; each gets one logit from the same head. 0: the classes are those of `labels`.
+    which one is right; each gets one logit from the same head. 0: the classes are those of `labels`. A `pooling` of "tokens"
+    says that the answer is a part of the text: `labels` are then what a token is to it.
     """
 
     task: str
@@ -32,14 +33,25 @@ class TaskInfo:
     choices: int = 0
 
     @property
+    def spans(self) -> bool:
+        """Whether answers are parts of the text, and every token has logits."""
+        return self.pooling == TOKENS
+
+    @property
     def num_outputs(self) -> int:
         """Outputs of the head, for every sequence."""
         return 1 if self.choices else self.num_logits
 
     @property
     def num_logits(self) -> int:
-        """Logits of an example: its classes or choices; 1 for regression."""
+        """Logits of an example (of a token, for answers in a text): its classes or choices; 1 for regression."""
         return len(self.labels) or 1
+
+    def new_head(self, width: int, activation: str, dropout: float) -> ClassificationHead | SpanHead:
+        """A head of the right kind with fresh weights."""
+        if self.spans:
+            return SpanHead(width, self.num_outputs, dropout)
+        return ClassificationHead(width, self.num_outputs, activation, dropout)
 
 
 class Encoder(Trunk):
@@ -47,10 +59,10 @@ class Encoder(Trunk):
 
     `forward(batch)` reads batch.input_ids, attention_mask and token_type_ids, all [B, T] ([B choices, T] for tasks of choices),
     and returns Outputs.
-    `senses`, where given, replaces states before the pooling: the position that the pooling reads, or all for `mean`.
+    `senses`, where given, replaces states before the pooling: the position that the pooling reads, or all for `mean` and `tokens`.
     """
 
-    def __init__(self, backbone: nn.Module, head: ClassificationHead, info: TaskInfo, tokenizer,
+    def __init__(self, backbone: nn.Module, head: ClassificationHead | SpanHead, info: TaskInfo, tokenizer,
                  adaptor: nn.Module | None = None, senses: SenseLookup | None = None):
         super().__init__(backbone, tokenizer)
         self.adaptor = adaptor or nn.Identity()
@@ -60,7 +72,7 @@ class Encoder(Trunk):
 
     @property
     def names(self) -> dict[str, str]:
-        return key_map(self.backbone)
+        return key_map(self.backbone, self.info.spans)
 
     @property
     def description(self) -> str:
@@ -69,7 +81,7 @@ class Encoder(Trunk):
     @property
     def width(self) -> int:
         """Width of what the head reads: after the adaptor."""
-        return self.head.dense.in_features
+        return self.head.width
 
     def width_of(self, layer: int) -> int:
         """Width of the hidden states H[layer]; the last one has passed the adaptor."""
@@ -81,23 +93,26 @@ class Encoder(Trunk):
         return (*states[:-1], self.adaptor(states[-1]))
 
     def pooled(self, last_BTD: Tensor, batch, senses: SenseLookup | None = None) -> Tensor:
-        """What the head reads of every sequence, [B, D]: the last hidden states, read through `senses` where given, pooled."""
-        if senses is not None and self.info.pooling == "mean":
+        """What the head reads of every sequence, [B, D]: the last hidden states, read through `senses` where given, pooled. For
+        answers in a text what it reads of every token, [B, T, D]."""
+        position = {"cls": 0, "first_token": 1}.get(self.info.pooling)
+        if senses is not None and position is None:
             last_BTD = senses.replace(last_BTD, batch.input_ids)
         pooled_BD = pool(last_BTD, batch.attention_mask, self.info.pooling)
-        if senses is not None and self.info.pooling != "mean":
-            position = {"cls": 0, "first_token": 1}[self.info.pooling]
+        if senses is not None and position is not None:
             pooled_BD = senses.replace(pooled_BD, batch.input_ids[:, position])
         return pooled_BD
 
-    def answer(self, head: ClassificationHead, pooled_BD: Tensor) -> Tensor:
-        """Logits [B, C] of the examples from the pooled states of their sequences."""
+    def answer(self, head: ClassificationHead | SpanHead, pooled_BD: Tensor, batch) -> Tensor:
+        """Logits of the examples from the pooled states of their sequences: [B, C], or [B, T, C] for answers in a text."""
+        if self.info.spans:
+            return head(pooled_BD).masked_fill(batch.attention_mask[..., None] == 0, PADDING_LOGIT)
         return head(pooled_BD).view(-1, self.info.num_logits)
 
     def forward(self, batch) -> Outputs:
         hidden = self.encode(batch)
         pooled_BD = self.pooled(hidden[-1], batch, self.senses)
-        return Outputs(self.answer(self.head, pooled_BD), hidden, self.take_projections(), pooled=pooled_BD)
+        return Outputs(self.answer(self.head, pooled_BD, batch), hidden, self.take_projections(), pooled=pooled_BD)
 
     def with_head_input(self, head_input: str, senses: SenseLookup | None = None) -> "Encoder":
         """The same modules, read through `senses` ("senses") or as they are ("continuous"); nothing is copied."""
@@ -121,11 +136,13 @@ class Encoder(Trunk):
         write_tensors(folder / "model.safetensors", rename(state, self.names), {"format": "pt"})
         config, labels = self.config, self.info.labels
         layout = LAYOUTS.get(config.model_type, PLAIN_LAYOUT)
-        architecture = layout.multiple_choice if self.info.choices else layout.architecture
+        of_sequences = layout.multiple_choice if self.info.choices else layout.architecture
+        architecture = layout.question_answering if self.info.spans else of_sequences
         config.architectures = [architecture or type(self.backbone).__name__]
         config.id2label = dict(enumerate(labels if labels and not self.info.choices else ("score",)))
         config.label2id = {label: index for index, label in config.id2label.items()}
-        config.problem_type = "single_label_classification" if labels and not self.info.choices else "regression"
+        scored = "single_label_classification" if labels and not self.info.choices else "regression"
+        config.problem_type = None if self.info.spans else scored  # of whole sequences
         config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         head = {"width": self.width, "activation": self.head.activation_name, "dropout": self.head.dropout.p}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from models.encoder import Encoder
-from models.heads import ClassificationHead, pool
+from models.heads import pool
 from models.layers import layer_stack
 from models.outputs import Outputs
 from models.truncate import keep_layers
@@ -38,7 +38,7 @@ class TwoExits(Encoder):
 
     def forward(self, batch) -> Outputs:
         hidden = self.encode(batch)
-        exits = {layer: self.answer(head, pool(hidden[layer], batch.attention_mask, self.info.pooling))
+        exits = {layer: self.answer(head, pool(hidden[layer], batch.attention_mask, self.info.pooling), batch)
                  for layer, head in ((self.layer, self.exit_head), (self.depth, self.head))}
         return Outputs(exits[self.layer], hidden, exits=exits)
 
@@ -76,5 +76,5 @@ def outline(encoder: Encoder, depth: int) -> Encoder:
         backbone: nn.Module = AutoModel.from_config(config)
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None
-        empty = ClassificationHead(encoder.width, encoder.info.num_outputs, head.activation_name, head.dropout.p)
+        empty = encoder.info.new_head(encoder.width, head.activation_name, head.dropout.p)
     return Encoder(backbone, empty, encoder.info, encoder.tokenizer)

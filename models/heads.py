@@ -6,12 +6,13 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 POOLINGS = ("cls", "first_token", "mean")
+TOKENS = "tokens"  # no pooling: the head answers at every token
 SIMILARITIES = ("dot", "distance")
 
 
 def check_pooling(pooling: str) -> str:
     """`pooling` itself; ValueError with the list for an unknown one."""
-    if pooling not in POOLINGS:
+    if pooling not in (*POOLINGS, TOKENS):
         raise ValueError(f"unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}")
     return pooling
 
@@ -24,7 +25,7 @@ def check_similarity(similarity: str) -> str:
 
 
 def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: str) -> Tensor:
-    """One vector per sequence [B, D].
+    """One vector per sequence [B, D]; `tokens`: one per token [B, T, D], as they are.
 
         position      0     1      2 ...
                     [CLS] first  second  ... [SEP] [PAD]
@@ -36,6 +37,8 @@ def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: str) -> Tensor:
         return hidden_BTD[:, 0]
     if pooling == "first_token":
         return hidden_BTD[:, 1]
+    if pooling == TOKENS:
+        return hidden_BTD
     weight_BT1 = attention_mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
     return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)
 
@@ -58,6 +61,15 @@ class ClassificationHead(nn.Module):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
+    @property
+    def width(self) -> int:
+        """Width of what it reads."""
+        return self.dense.in_features
+
+    def start_from(self, dense: nn.Linear) -> None:
+        """Begin with the weights of a backbone's own pooler."""
+        self.dense.load_state_dict(dense.state_dict())
+
     def forward(self, pooled_BD: Tensor) -> Tensor:
         return self.classify(self.features(pooled_BD))
 
@@ -70,6 +82,35 @@ class ClassificationHead(nn.Module):
         """Logits [B, num_labels] of features()."""
         with torch.autocast(features_BD.device.type, enabled=False):
             return self.out(self.dropout(features_BD.float()))
+
+
+class SpanHead(nn.Module):
+    """dropout -> out at every token: the shape of BERT's and DeBERTa's own heads for answers in a text, which have no dropout.
+
+    `forward(states [B, T, D]) -> logits [B, T, num_labels]`, whether the answer starts, and ends, at a token; float32, outside
+    autocast, as ClassificationHead.
+    """
+
+    activation_name = "linear"
+
+    def __init__(self, width: int, num_labels: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(width, num_labels)
+        nn.init.normal_(self.out.weight, std=0.02)
+        nn.init.zeros_(self.out.bias)
+
+    @property
+    def width(self) -> int:
+        """Width of what it reads."""
+        return self.out.in_features
+
+    def start_from(self, dense: nn.Linear) -> None:
+        """A pooler reads [CLS] alone: nothing of it belongs here."""
+
+    def forward(self, states_BTD: Tensor) -> Tensor:
+        with torch.autocast(states_BTD.device.type, enabled=False):
+            return self.out(self.dropout(states_BTD.float()))
 
 
 class SenseScores(torch.autograd.Function):

@@ -21,7 +21,7 @@ class MultiTask(Encoder):
         super().__init__(encoder.backbone, encoder.head, encoder.info, encoder.tokenizer, encoder.adaptor)
         own = encoder.head
         self.infos = {info.task: info for info in (encoder.info, *others)}
-        self.heads = nn.ModuleDict({info.task: ClassificationHead(self.width, info.num_outputs, own.activation_name, own.dropout.p)
+        self.heads = nn.ModuleDict({info.task: info.new_head(self.width, own.activation_name, own.dropout.p)
                                     for info in others})
 
     def head_of(self, task: str) -> ClassificationHead:

@@ -27,18 +27,23 @@ class Words:
         return self.head(self.states[where_BT])
 
 
+PADDING_LOGIT = -1e4  # no weight in any softmax, and finite: differences and products of it are no nan
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What one forward pass computed.
 
-    logits      [B, C] float32; C = 1 for regression.
+    logits      [B, C] float32; C = 1 for regression. Of answers in a text [B, T, C], what each token is to the answer: its start,
+                its end; PADDING_LOGIT at padding.
     hidden      depth + 1 tensors [B, T, D]: H[0] the embeddings, H[n] the output of layer n; the last one has passed the
                 adaptor where the model has one. From a cache: None where H[n] was not kept, [B, 1, D] where only [CLS] was.
     projections layer n -> its queries, keys and values, each [B, T, D] with the heads side by side; for the layers that
                 Encoder.keep_projections() named.
     senses      [B, T] int64, the index of each token's sense within its type, -1 where the type has none; only from
                 teachers that know a sense dictionary.
-    pooled      [B, D], what the head read of every sequence; only from encoders with one head for a task.
+    pooled      [B, D], what the head read of every sequence, [B, T, D] of answers in a text; only from encoders with one head for
+                a task.
     exits       layer n -> its logits [B, C] float32, of a network that answers after several layers (models/exits.py);
                 `logits` is one of them.
     words       what scores the vocabulary, of masked language models; they have no `logits`.

@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 
 from models.attention import use_fast_attention
 from models.encoder import Encoder, TaskInfo
-from models.heads import ClassificationHead, check_pooling
+from models.heads import check_pooling
 from models.import_checkpoint import load_published_tokenizer
 from models.masked_lm import MaskedLM, head_layout
 from models.weights import LAYOUTS, PLAIN_LAYOUT
@@ -95,10 +95,10 @@ def pretrained_encoder(name: str, info: TaskInfo, dropout: float, random_init: b
         _load(partial(AutoModel.from_pretrained, dtype=torch.float32), name, "weights")
     config = use_fast_attention(backbone).config
     activation = LAYOUTS.get(config.model_type, PLAIN_LAYOUT).activation
-    head = ClassificationHead(config.hidden_size, info.num_outputs, activation, dropout)
+    head = info.new_head(config.hidden_size, activation, dropout)
     pooler = getattr(backbone, "pooler", None)
     if pooler is not None:
-        head.dense.load_state_dict(pooler.dense.state_dict())
+        head.start_from(pooler.dense)
         backbone.pooler = None
     return Encoder(backbone, head, info, load_tokenizer(name))
 

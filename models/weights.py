@@ -17,24 +17,28 @@ class Layout:
     """How transformers' own sequence classifier of a model type is built.
 
     dense: the name of the layer before the activation; activation: what follows it; architecture and multiple_choice: the
-    classes for sequences and for choices, which name their tensors alike.
+    classes for sequences and for choices, which name their tensors alike; question_answering: that for answers in a text.
     """
 
     dense: str
     activation: str
     architecture: str
     multiple_choice: str
+    question_answering: str
 
 
-LAYOUTS = {"bert": Layout("bert.pooler.dense", "tanh", "BertForSequenceClassification", "BertForMultipleChoice"),
-           "deberta-v2": Layout("pooler.dense", "gelu", "DebertaV2ForSequenceClassification", "DebertaV2ForMultipleChoice")}
-PLAIN_LAYOUT = Layout("pooler.dense", "gelu", "", "")  # other encoders: our head, under DeBERTa's names
+LAYOUTS = {"bert": Layout("bert.pooler.dense", "tanh", "BertForSequenceClassification", "BertForMultipleChoice",
+                         "BertForQuestionAnswering"),
+           "deberta-v2": Layout("pooler.dense", "gelu", "DebertaV2ForSequenceClassification", "DebertaV2ForMultipleChoice",
+                               "DebertaV2ForQuestionAnswering")}
+PLAIN_LAYOUT = Layout("pooler.dense", "gelu", "", "", "")  # other encoders: our head, under DeBERTa's names
 
 
-def key_map(backbone: nn.Module) -> dict[str, str]:
-    """Prefixes of an Encoder's own names -> of transformers' names."""
+def key_map(backbone: nn.Module, spans: bool = False) -> dict[str, str]:
+    """Prefixes of an Encoder's own names -> of transformers' names; `spans`: of an encoder that answers in a text."""
     layout = LAYOUTS.get(backbone.config.model_type, PLAIN_LAYOUT)
-    return {"backbone.": f"{backbone.base_model_prefix}.", "head.dense.": f"{layout.dense}.", "head.out.": "classifier."}
+    head = {"head.out.": "qa_outputs."} if spans else {"head.dense.": f"{layout.dense}.", "head.out.": "classifier."}
+    return {"backbone.": f"{backbone.base_model_prefix}.", **head}
 
 
 def rename(state: dict[str, Tensor], prefixes: dict[str, str]) -> dict[str, Tensor]:

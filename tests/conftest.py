@@ -2,12 +2,17 @@
 
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_utils import download_glue_data
+from distill.__main__ import main
 from tests import tiny
+from tests.server import Server
+from tests.spans import teach_all
 from tests.training import exact_arithmetic, prepare_processes, teach_superglue
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -98,3 +103,40 @@ def superglue_teachers(superglue, tiny_bert, tmp_path_factory) -> dict[str, Path
     """Checkpoints of a choice, a grouped, a candidate and a plain task."""
     out = tmp_path_factory.mktemp("superglue-teachers")
     return {task: teach_superglue(task, superglue, tiny_bert, out / task) for task in ("COPA", "MultiRC", "ReCoRD", "RTE")}
+
+
+@pytest.fixture(scope="session")
+def squad(tmp_path_factory) -> Path:
+    """Folder with small SQuAD, SQuAD2 and TyDiQA."""
+    return tiny.write_squad(tmp_path_factory.mktemp("squad"))
+
+
+@pytest.fixture(scope="session")
+def span_teachers(squad, tiny_bert, tiny_deberta, tmp_path_factory) -> dict[tuple[str, str], Path]:
+    """Checkpoints that answer in a text, by task and model."""
+    return teach_all(squad, {"bert": tiny_bert, "deberta": tiny_deberta}, tmp_path_factory.mktemp("span-teachers"))
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on this machine that downloads may ask, without a pause between tries."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download_glue_data.time, "sleep", lambda seconds: None)
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture
+def report(capsys, caplog):
+    """Runs the verb: status, lines on stdout, and what went to the log or to stderr."""
+    def run(*words) -> tuple[int, list[str], str]:
+        capsys.readouterr(), caplog.clear()
+        status = main(["report", *map(str, words)])
+        said = capsys.readouterr()
+        return status, said.out.splitlines(), "".join(f"{message}\n" for message in caplog.messages) + said.err
+
+    return run

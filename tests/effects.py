@@ -10,10 +10,11 @@ ENGINE = {
     "eval_steps": (1, "log"), "save_steps": (1, "saves"), "logging_steps": (2, "log"), "save_total_limit": (1, "kept"),
     "eval_on_start": (True, "log"), "compile": (True, "compiled"), "trim_vocabulary": (False, "weights"), "fsdp": (True, "refused"),
 }
+REFUSED = {"stride": (8, "refused"), "max_query_length": (8, "refused")}  # by tasks whose texts are read whole; test_spans.py has others
 FINETUNE = ENGINE | {
     "output_dir": ("elsewhere", "path"), "data_dir": ("other glue", "weights"), "model": ("deberta", "weights"), "random_init": (True, "weights"),
     "layers": ("layers:0,2", "weights"), "pooling": ("mean", "weights"), "head_dropout": (0.5, "weights"),
-    "max_length": (5, "weights"), "select_on": ("heldout", "log"),
+    "max_length": (5, "weights"), "select_on": ("heldout", "log"), **REFUSED,
 }
 SELF_TEACHING = FINETUNE | {
     "schedule": ("4,1", "weights"), "kl_weight": (3.0, "weights"), "student_ce_weight": (1.0, "weights"),
@@ -27,7 +28,7 @@ SENSE_KD = ENGINE | {
     "similarity": ("dot", "weights"), "sense_temperature": (4.0, "weights"), "soft_senses": (True, "weights"),
     "relation_weight": (3.0, "weights"), "relation_heads": (4, "weights"),
     "cache_dir": ("shared cache", "cache"), "student_layers": ("layers:0,3", "weights"), "max_cache_gib": (0.0, "passes"),
-    "select_on": ("heldout", "log"),
+    "select_on": ("heldout", "log"), **REFUSED,
 }
 OWN = {  # what the other recipes add to DistilConfig, whose settings all reach distil(), as sense_kd's do
     "logit_kd": {}, "pkd": {"cls_weight": (3.0, "weights"), "layer_map": ("last", "weights")},

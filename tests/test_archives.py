@@ -9,7 +9,7 @@ from data_utils.archives import extract_tar
 from data_utils.download_glue_data import Remote, main
 from data_utils.readers import read_examples
 from data_utils.tasks import get_task
-from tests.test_download import files_below, server  # noqa: F401 - a fixture
+from tests.test_download import files_below
 
 REVIEWS = {f"aclImdb/{split}/{label}_{rating}.txt": text for split in ("train", "test")
            for label, rating, text in (("neg/0", 3, "dull"), ("pos/0", 9, "fine"))}

@@ -17,7 +17,7 @@ from distill.report.summary import Summary
 from distill.rundir import device_name
 from distill.verbs import report as report_verb
 from tests.finished import write_latency, write_run
-from tests.test_report_folder import cells, report  # noqa: F401 - a fixture
+from tests.test_report_folder import cells
 from tests.test_shell import sh
 
 

@@ -208,7 +208,7 @@ BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0
        (TrainConfig, {"fsdp": True, "trim_vocabulary": True}), (TrainConfig, {"fsdp": True, "compile": True}),
        (TrainConfig, {"lr_scheduler_type": "step"}), (TrainConfig, {"seed": -1}),
        (finetune.Config, {"head_dropout": 1.5}), (finetune.Config, {"max_length": -1}),
-       (finetune.Config, {"pooling": "max"}), (sense_kd.Config, {"head_input": "both"}), (sense_kd.Config, {"temperature": 0.0}),
+       (finetune.Config, {"pooling": "max"}), (finetune.Config, {"stride": -1}), (finetune.Config, {"max_query_length": 0}), (sense_kd.Config, {"head_input": "both"}), (sense_kd.Config, {"temperature": 0.0}),
        (sense_kd.Config, {"sense_weight": -1.0}),
        (self_teaching.Config, {"kl_weight": 0.0, "student_ce_weight": 0.0}), (self_teaching.Config, {"student_ce_weight": -1.0}),
        (sense_kd.Config, {"kl_weight": -1.0}), (sense_kd.Config, {"max_length": -1}),

@@ -1,18 +1,17 @@
-"""The download script against a server on this machine: resume, wrong checksums, dead addresses, hostile archives, MRPC's assembly."""
+"""The download script against a server on this machine: resume, wrong checksums, dead addresses, hostile archives, MRPC."""
 import hashlib
 import io
 import json
 import subprocess
 import sys
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from data_utils import download_glue_data as download
 from data_utils.download_glue_data import DownloadError, Remote, fetch, main
+from data_utils.download_sources import SQUAD_HOST
 from data_utils.readers import read_examples
 from data_utils.tasks import TASKS, get_task
 
@@ -21,54 +20,6 @@ REAL = REPOSITORY.parent / "shared" / "data" / "glue"
 RTE_FILES = {"RTE/train.tsv": "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n",
              "RTE/dev.tsv": "index\tsentence1\tsentence2\tlabel\n0\tc\td\tnot_entailment\n",
              "RTE/test.tsv": "index\tsentence1\tsentence2\n0\te\tf\n"}
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `files` {name: bytes}; logs (name, Range header). cut: bytes after which the NEXT answer breaks off."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.log, self.cut, self.ranges, self.errors = {}, [], None, True, []
-
-    def add(self, name: str, data: bytes) -> Remote:
-        self.files[name] = data
-        return Remote(f"http://127.0.0.1:{self.server_port}/{name}", len(data), hashlib.sha256(data).hexdigest())
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        name, wanted = self.path[1:], self.headers.get("Range")
-        self.server.log.append((name, wanted))
-        if self.server.errors:
-            return self.send_error(self.server.errors.pop(0))
-        if name not in self.server.files:
-            return self.send_error(404, "Not Found")
-        data, start = self.server.files[name], 0
-        if wanted and self.server.ranges:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        cut, self.server.cut = self.server.cut, None
-        self.wfile.write(data[start:] if cut is None else data[start:start + cut])
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield running
-        running.shutdown()
 
 
 def zipped(files: dict[str, str]) -> bytes:
@@ -158,6 +109,13 @@ def test_a_benchmark_is_fetched_by_its_name(asked, fetched, server, tmp_path):
     sources = tuple((name, (server.add(f"{name}.zip", zipped(files)),)) for name, files in (("RTE", RTE_FILES), ("COPA", choices)))
     assert main(["--data_dir", str(tmp_path), *asked], sources) == 0
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == fetched
+
+
+def test_a_task_with_a_file_for_each_split_is_fetched_file_by_file(server, tmp_path):
+    names = ("train-v1.1.json", "dev-v1.1.json")
+    assert main(["--data_dir", str(tmp_path), "--tasks", "SQuAD"], (("SQuAD", tuple(server.add(name, name.encode()) for name in names)),)) == 0
+    assert {path.name: path.read_text() for path in (tmp_path / "SQuAD").iterdir()} == dict(zip(names, names))
+    assert {path.name for path in tmp_path.iterdir()} == {"SQuAD", "checksums.json"}
 
 
 def test_a_task_is_fetched_unpacked_recorded_and_then_left_alone(server, tmp_path, capsys):
@@ -278,10 +236,10 @@ def test_the_real_corpus_gives_the_real_splits(tmp_path):
 
 
 def test_every_task_has_a_source_and_no_two_share_an_address():
-    assert [name for name, _ in download.SOURCES] == [task.name for task in TASKS if task.name != "demo"]
+    assert [name for name, _ in download.SOURCES] == [task.name for task in TASKS if task.suite and task.name != "demo"]
     known = [remote for name, remotes in download.SOURCES for remote in remotes if name != "IMDb"]
     urls = [remote.url for remote in known]
-    assert len(set(urls)) == len(urls) and all(url.startswith("https://dl.fbaipublicfiles.com/") for url in urls)
+    assert len(set(urls)) == len(urls) and all(url.startswith(("https://dl.fbaipublicfiles.com/", f"{SQUAD_HOST}/")) for url in urls)
     assert all(len(remote.sha256) == 64 and remote.size > 0 for remote in known)
 
 

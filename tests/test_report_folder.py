@@ -26,18 +26,6 @@ def study(tmp_path) -> Path:
     return tmp_path / "runs"
 
 
-@pytest.fixture
-def report(capsys, caplog):
-    """Runs the verb: status, lines on stdout, and what went to the log or to stderr."""
-    def run(*words) -> tuple[int, list[str], str]:
-        capsys.readouterr(), caplog.clear()
-        status = main(["report", *map(str, words)])
-        said = capsys.readouterr()
-        return status, said.out.splitlines(), "".join(f"{message}\n" for message in caplog.messages) + said.err
-
-    return run
-
-
 def cells(lines: list[str], row: str) -> list[str]:
     (line,) = [line for line in lines if line.startswith(f"| {row} |")]
     return [cell.strip() for cell in line.split("|")[2:-1]]

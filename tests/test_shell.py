@@ -232,3 +232,20 @@ def test_mpdistil_trains_on_its_tasks_then_scores_the_student(recorder, tmp_path
     assert training.splitlines() == ["train", "mpdistil", "COPA", "--data_dir", "a folder", "--model", "minilm", "--tasks", "WiC,WSC",
                                      "--student", "truncate:half", "--output_dir", f"{runs}/COPA/mpdistil", "--seed", "3"]
     assert scoring.splitlines() == ["evaluate", "COPA", "--data_dir", "a folder", "--checkpoint", f"{runs}/COPA/mpdistil"]
+
+
+@pytest.mark.parametrize("words, given, expected", [
+    ([], {}, ["finetune", "SQuAD", "--data_dir", "a folder", "--model", "minilm", "--output_dir", "my runs/SQuAD/teacher"]),
+    (["squad2", "--seed", 3], {}, ["finetune", "SQuAD2", "--data_dir", "a folder", "--model", "minilm", "--output_dir", "my runs/SQuAD2/teacher", "--seed", "3"]),
+    (["--seed", 3], {"TEACHER": "tests"}, ["logit_kd", "SQuAD", "--data_dir", "a folder", "--teacher", "tests", "--student", "minilm",
+                                          "--output_dir", "my runs/SQuAD/second_distillation", "--seed", "3"])])
+def test_answers_in_a_text_are_trained_on_the_labels_or_with_a_teacher(words, given, expected, recorder, tmp_path):
+    done = sh("scripts/finetune_squad.sh", *words, PYTHON=recorder, RUNS="my runs", DATA="a folder", MODEL="minilm", **given)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "words").read_text().splitlines() == ["-m", "distill", "train", *expected]
+
+
+def test_a_missing_teacher_of_answers_in_a_text_is_said(recorder, tmp_path):
+    done = sh("scripts/finetune_squad.sh", "tydiqa", PYTHON=recorder, TEACHER=tmp_path / "none")
+    assert done.returncode == 1 and done.stderr.startswith(f"no teacher {tmp_path}/none: train one with MODEL=... sh scripts/finetune_squad.sh TyDiQA")
+    assert sh("scripts/finetune_squad.sh", "--help", PYTHON=recorder).returncode == 2

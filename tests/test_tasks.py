@@ -11,13 +11,14 @@ from data_utils.tasks import TASKS, get_task, task_names
     ("sst2", "SST-2"), ("SST2", "SST-2"), ("sst-2", "SST-2"), ("SST", "SST-2"), ("COLA", "CoLA"), ("stsb", "STS-B"), ("sts_b", "STS-B"),
     ("mnli", "MNLI"), ("mrpc", "MRPC"), ("Qqp", "QQP"), ("diagnostic", "AX"), ("ax", "AX"), ("Demo", "demo"),
     ("boolq", "BoolQ"), ("MULTIRC", "MultiRC"), ("record", "ReCoRD"), ("wsc", "WSC"), ("ax_b", "AX-b"), ("AXg", "AX-g"),
-    ("imdb", "IMDb"), ("aclImdb", "IMDb")])
+    ("imdb", "IMDb"), ("aclImdb", "IMDb"),
+    ("squad", "SQuAD"), ("squad_v2", "SQuAD2"), ("SQuAD2.0", "SQuAD2"), ("tydiqa-goldp-en", "TyDiQA")])
 def test_every_usual_spelling_finds_its_task(spelling, name):
     assert get_task(spelling).name == name
 
 
 def test_an_unknown_task_is_answered_with_the_nearest_and_the_list():
-    with pytest.raises(ValueError, match=r"'mrcp'; nearest: MRPC; tasks: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI, AX, BoolQ, CB, COPA, MultiRC, ReCoRD, WiC, WSC, AX-b, AX-g, IMDb, demo"):
+    with pytest.raises(ValueError, match=r"'mrcp'; nearest: MRPC; tasks: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI, AX, BoolQ, CB, COPA, MultiRC, ReCoRD, WiC, WSC, AX-b, AX-g, SQuAD, SQuAD2, TyDiQA, IMDb, demo"):
         get_task("mrcp")
     with pytest.raises(ValueError, match="unknown task ''"):
         get_task("")
@@ -66,12 +67,14 @@ def test_dev_splits_of_other_tasks_and_of_the_diagnostic_set():
 def test_models_of_imdb_alone_are_scored_on_the_test_set_which_selects_none():
     assert get_task("imdb").dev_splits == ("test",)
     assert [task.name for task in TASKS if task.scored_on_test] == ["IMDb"], "of AX-b and AX-g no model is trained"
+    assert [task.name for task in TASKS if task.train_selects] == ["TyDiQA", "IMDb"]
 
 
 def test_the_width_of_the_logits_is_one_for_regression_and_the_number_of_classes_else():
     assert {task.name: task.num_labels for task in TASKS} == {
         "CoLA": 2, "SST-2": 2, "MRPC": 2, "STS-B": 1, "QQP": 2, "MNLI": 3, "QNLI": 2, "RTE": 2, "WNLI": 2, "AX": 3, "demo": 2,
-        "BoolQ": 2, "CB": 3, "COPA": 2, "MultiRC": 2, "ReCoRD": 2, "WiC": 2, "WSC": 2, "AX-b": 2, "AX-g": 2, "IMDb": 2}
+        "BoolQ": 2, "CB": 3, "COPA": 2, "MultiRC": 2, "ReCoRD": 2, "WiC": 2, "WSC": 2, "AX-b": 2, "AX-g": 2,
+        "SQuAD": 2, "SQuAD2": 2, "TyDiQA": 2, "IMDb": 2}
     assert [task.name for task in TASKS if task.is_regression] == ["STS-B"]
 
 
@@ -94,8 +97,15 @@ def test_every_entry_is_consistent():
         assert all(not split.submissions for split in task.splits if split.name == "train" or split.name.startswith("dev"))
 
 
+def test_questions_over_a_text_are_told_by_their_starts_and_ends_and_share_the_official_metrics():
+    spans = [task for task in TASKS if task.spans]
+    assert [task.name for task in spans] == ["SQuAD", "SQuAD2", "TyDiQA"] and [task.unanswerable for task in spans] == [False, True, False]
+    assert {(task.texts, task.labels, task.metrics) for task in spans} == {(("question", "context"), ("start", "end"), ("squad_em", "squad_f1"))}
+
+
 def test_lengths_are_the_published_ones():
     assert {task.name: task.max_length for task in TASKS} == {
         "CoLA": 128, "MNLI": 256, "MRPC": 128, "QNLI": 512, "QQP": 320, "RTE": 320, "SST-2": 128, "STS-B": 128, "WNLI": 128, "AX": 256,
         "demo": 64,
-        "BoolQ": 256, "CB": 256, "COPA": 128, "MultiRC": 512, "ReCoRD": 512, "WiC": 256, "WSC": 256, "AX-b": 320, "AX-g": 320, "IMDb": 512}
+        "BoolQ": 256, "CB": 256, "COPA": 128, "MultiRC": 512, "ReCoRD": 512, "WiC": 256, "WSC": 256, "AX-b": 320, "AX-g": 320,
+        "SQuAD": 384, "SQuAD2": 384, "TyDiQA": 384, "IMDb": 512}

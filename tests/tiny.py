@@ -142,3 +142,25 @@ def _without_answers(record):
 def _write_lines(path: Path, records: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_squad(folder: Path, questions: int = 24) -> Path:
+    """Small SQuAD, SQuAD2 and TyDiQA; the answer is the GOOD words of the text, of which every other one of SQuAD2 has none. TyDiQA's
+    dev set comes without its answers, as in copies of it."""
+    draw = random.Random(0)
+    for task, train, dev in (("SQuAD", "train-v1.1.json", "dev-v1.1.json"), ("SQuAD2", "train-v2.0.json", "dev-v2.0.json"),
+                             ("TyDiQA", "tydiqa.goldp.en.train.json", "tydiqa.goldp.en.dev.json")):
+        for file, count in ((train, questions), (dev, 8)):
+            paragraphs = []
+            for number in range(count):
+                answer, before = " ".join(draw.sample(GOOD, 2)), " ".join(draw.choices(NEUTRAL, k=draw.randint(1, 20)))
+                context = f"{before} {answer} {' '.join(draw.choices(NEUTRAL, k=4))} ."
+                answers = [{"text": answer, "answer_start": len(before) + 1}]
+                if task == "SQuAD2" and number % 2:
+                    context, answers = context.replace(answer, "bad poor"), []
+                if file == "tydiqa.goldp.en.dev.json":
+                    answers = [{"text": "", "answer_start": 0}]
+                paragraphs.append({"context": context, "qas": [{"id": f"{task}-{file}-{number}", "question": "what was the story", "answers": answers}]})
+            (folder / task).mkdir(parents=True, exist_ok=True)
+            (folder / task / file).write_text(json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}))
+    return folder

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from data_utils.corpus import COUNTS, FACTS, IDS, OFFSETS, TOKENIZER, Corpus, id_type
+from data_utils.corpus import COUNTS, FACTS, OFFSETS, TOKENIZER, Corpus, id_type
 from data_utils.corpus.documents import RULES, Piece, pieces
 from data_utils.corpus.journal import Journal, Progress, replace, to_json
 from data_utils.corpus.sources import Source, find_sources

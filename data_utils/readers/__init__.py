@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_utils import demo
-from data_utils.readers import hub, json_lines, reviews, tables
+from data_utils import demo, squad
+from data_utils.readers import hub, json_lines, reviews, squad_json, tables
 from data_utils.readers.rows import DEFAULT_DATA_DIR, Row, download_command
 from data_utils.tasks import Example, Split, Task, normalise
 
@@ -35,6 +35,8 @@ def read_examples(task: Task, split: str, data_dir: str | Path = DEFAULT_DATA_DI
     empty = [row.where for row, example in zip(rows, examples) if not all(text.strip() for text in example.texts)]
     if empty:
         logger.warning("%s %s: kept %d rows with an empty text, the first at %s", task.name, split, len(empty), empty[0])
+    if task.spans:
+        return squad_json.with_known_answers(task, part, rows, examples)
     return _grouped(task, rows, examples)
 
 
@@ -79,7 +81,8 @@ def data_fingerprint(task: Task, split: str, data_dir: str | Path = DEFAULT_DATA
     part = task.split(split)
     folder = _folder_or_demo(task, data_dir)
     if folder is None:
-        examples = [[example.uid, example.texts, example.target] for example in read_examples(task, split, data_dir)]
+        examples = [[example.uid, example.texts, example.answers if task.spans else example.target]
+                    for example in read_examples(task, split, data_dir)]
         return hashlib.sha256(json.dumps(examples).encode()).hexdigest()
     digests = [source_fingerprint(task, path) for path in _source_files(task, part, folder)]
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join([*digests, split]).encode()).hexdigest()
@@ -122,8 +125,8 @@ def _source_files(task: Task, part: Split, folder: Path) -> list[Path]:
 def _rows(task: Task, part: Split, folder: Path) -> Iterator[Row]:
     """The data rows of `part`."""
     files = _source_files(task, part, folder)
-    if files[0].suffix == ".jsonl":
-        yield from json_lines.rows(task, part, files[0])
+    if files[0].suffix in (".json", ".jsonl"):
+        yield from (json_lines if files[0].suffix == ".jsonl" else squad_json).rows(task, part, files[0])
         return
     if not files[0].suffix:
         yield from reviews.rows(task, files[0])
@@ -140,6 +143,7 @@ def _example(task: Task, part: Split, uid: int, row: Row) -> Example:
     """An Example from a row's fields."""
     try:
         texts = task.form(row.fields) if task.form else tuple(row.fields[name] for name in task.texts)
+        answers = squad.gold_answers(row.fields) if task.spans else None
     except ValueError as error:
         raise ValueError(f"{row.where}: {error}") from error
     for name, text in zip(task.texts, texts):
@@ -151,6 +155,8 @@ def _example(task: Task, part: Split, uid: int, row: Row) -> Example:
     for name, text in zip(task.texts, texts):
         if not text.strip() and not task.ragged:
             raise ValueError(f"{row.where}: expected a text in column {name!r}, found an empty one")
+    if task.spans:
+        return Example(uid, texts, None, id=row.fields["id"], answers=answers)
     label = row.fields[task.label_column]
     target = _score(task, label, row.where) if task.is_regression else _class_index(task, label, row.where)
     return Example(uid, texts, target, credit=float(row.fields["credit"]) if task.candidates else math.nan)

@@ -11,7 +11,8 @@ from data_utils.readers.json_lines import record_rows
 from data_utils.readers.rows import Row, download_command
 from data_utils.tasks import Split, Task
 
-DATASETS = {"glue": "nyu-mll/glue", "superglue": "aps/super_glue", "imdb": "stanfordnlp/imdb"}
+DATASETS = {"glue": "nyu-mll/glue", "superglue": "aps/super_glue", "squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2",
+            "imdb": "stanfordnlp/imdb"}
 PATIENCE_SECONDS = 5.0
 
 
@@ -34,8 +35,8 @@ def rows(task: Task, part: Split, data_dir: str | Path) -> Iterator[Row]:
 
 
 def _labelled_by_name(task: Task, part: Split) -> bool:
-    """Whether the Hub has the labels in a column; of ReCoRD it has the answers instead."""
-    return part.labelled and not task.candidates
+    """Whether the Hub has the labels in a column; of ReCoRD and SQuAD it has the answers instead."""
+    return part.labelled and not task.candidates and not task.spans
 
 
 def _class_names(task: Task, part: Split, dataset, where: str) -> list[str] | None:
@@ -49,6 +50,9 @@ def _class_names(task: Task, part: Split, dataset, where: str) -> list[str] | No
 
 def _load(task: Task, part: Split, data_dir: str | Path):
     """The datasets.Dataset of a split; within seconds a ValueError that says what to do where it cannot be had."""
+    if not task.suite:
+        raise ValueError(f"{task.name} {part.name}: looked for {task.name} in {data_dir} (no such folder), and the Hub has no copy of it; "
+                         f"{download_command(task, data_dir)}; or point to a copy: DATA=/path before a script, --data_dir after python")
     source = DATASETS[task.suite]
     ways_on = (f"looked for {task.name} in {data_dir} (no such folder) and on the Hub ({source}, {task.hub_config}). Either fetch it: "
                f"{download_command(task, data_dir)}; or point to a copy: DATA=/path/to/glue before a script, --data_dir after python")

@@ -30,7 +30,7 @@ class Config(TaskConfig):
     model: str = setting("microsoft/deberta-v3-large", "hub id, folder, or minilm (the offline encoder)")
     random_init: bool = setting(False, "fresh weights of its shape, not its own: the control without pre-training")
     layers: str = setting("all", "layers to keep of it: all, truncate:N, truncate:half, layers:0,2,4")
-    pooling: str = setting("cls", "what the head reads: cls, first_token or mean")
+    pooling: str = setting("cls", "what the head reads: cls, first_token or mean; of answers in a text always every token")
     head_dropout: float = setting(0.1, "dropout before the last layer of the head")
 
     def __post_init__(self):
@@ -76,7 +76,7 @@ def default_preset(words: dict[str, str]) -> str:
 
 
 class LabelObjective(Objective):
-    """The loss on the labels: `ce` (classes) or `mse` (scores), per example."""
+    """The loss on the labels: `ce` (classes), `span_ce` (answers in a text, per window) or `mse` (scores), per example."""
 
     def __init__(self, task: Task):
         super().__init__()

@@ -142,6 +142,9 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     others = [get_task(name) for name in cfg.tasks.split(",") if name]
     if task in others or len(set(others)) < len(others):
         raise ValueError(f"--tasks {cfg.tasks}: expected the other tasks, each once; {task.name} is one of the curriculum anyway")
+    if spans := [entry.name for entry in (task, *others) if entry.spans]:
+        raise ValueError(f"mpdistil compares answers to whole examples, those of {spans[0]} are parts of a text: finetune and logit_kd "
+                         "take it")
     facts = {f"data {entry.name}": split_fingerprints(entry, cfg) for entry in (task, *others)}
     start = finetune.start(_stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs), task)
     train, evaluation = read_splits(start, task, cfg)

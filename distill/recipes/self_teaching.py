@@ -31,7 +31,7 @@ from distill import workers
 from distill.config import setting
 from distill.engine import fit
 from distill.evaluate import score
-from distill.losses import squared_error, symmetric_kl
+from distill.losses import span_symmetric_kl, squared_error, symmetric_kl
 from distill.objective import Objective
 from distill.presets import BASE_WIDTH, LARGE_WIDTH
 from distill.recipes import finetune
@@ -109,7 +109,8 @@ class SelfTeaching(Objective):
     def __init__(self, cfg: Config, task: Task):
         super().__init__()
         self.labels, self.detach_teacher = Labels(task), cfg.detach_teacher
-        self.divergence = score_divergence if task.is_regression else symmetric_kl
+        of_classes = span_symmetric_kl if task.spans else symmetric_kl
+        self.divergence = score_divergence if task.is_regression else of_classes
         wanted = {self.labels.name: 1.0, "kl": cfg.kl_weight, f"student_{self.labels.name}": cfg.student_ce_weight}
         self.term_weights = {name: weight for name, weight in wanted.items() if weight}
 

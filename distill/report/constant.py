@@ -27,7 +27,10 @@ class Constant:
 
 
 def constant_of(task: Task, data_dir: str) -> Constant:
-    """The class that is most frequent in train (the first of those that are equally so), or the mean score."""
+    """The class that is most frequent in train (the first of those that are equally so), or the mean score. ValueError for a task
+    whose answers are parts of a text."""
+    if task.spans:
+        raise ValueError(f"{task.name}: an answer is a part of its own text, there is no constant one")
     targets = [example.target for example in read_examples(task, "train", data_dir)]
     if task.is_regression:
         return Constant(float(np.mean(targets)), f"mean score {np.mean(targets):.3f}")

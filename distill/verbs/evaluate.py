@@ -10,23 +10,27 @@ import numpy as np
 from data_utils.metrics import compute_metrics, selection_score
 from data_utils.readers import DEFAULT_DATA_DIR
 from data_utils.tasks import Task, get_task
+from data_utils.windows import Windows
 from distill import workers
-from distill.evaluate import dev_splits, judged, predict, score
+from distill.evaluate import answer_questions, dev_splits, encode_split, judged, predict, score
 from distill.rundir import write_json
 from distill.scores import Predictions, Scores
 from distill.senses.dictionary import SenseDictionary
+from distill.spans import Answering, answers_by_id, by_answer
 from distill.submission import write_submission
 from models.downloaded import open_checkpoint
 from models.encoder import Encoder
 from models.heads import POOLINGS, SIMILARITIES
 
+READINGS = {"continuous": "continuous states", "senses": "chosen senses"}  # what a head reads, as scores say it
 PROBE_ROWS = 200  # dev rows on which an unknown pooling is tried
 logger = logging.getLogger(__name__)
 
 
-def main(words: list[str]) -> None:
-    """Score a checkpoint on the dev splits of a task, plain and, with --senses, read through its senses."""
-    parser = argparse.ArgumentParser(prog="python -m distill evaluate", allow_abbrev=False)
+def _parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m distill evaluate", allow_abbrev=False, usage=(
+        "python -m distill evaluate TASK --checkpoint PATH [settings]; `--help` lists the settings"))
     parser.add_argument("task")
     parser.add_argument("--checkpoint", required=True, help="run directory, checkpoint folder, .bin or .ckpt file")
     parser.add_argument("--senses", help="sense dictionary: the folder r2 made, .safetensors or .kmeanspkl")
@@ -37,38 +41,61 @@ def main(words: list[str]) -> None:
     parser.add_argument("--max_length", type=int, default=0, help="tokens per example; 0: the task's own")
     parser.add_argument("--submission", help="folder for the leaderboard's files: predictions of the test splits")
     parser.add_argument("--output", help="JSON file for the scores")
-    given = parser.parse_args(words)
+    spans = parser.add_argument_group("answers in a text (SQuAD)")
+    spans.add_argument("--predictions", help="JSON file for the answers, by the ids of the questions: what the official script reads")
+    spans.add_argument("--stride", type=int, default=Windows.stride, help="tokens that two consecutive windows share")
+    spans.add_argument("--max_query_length", type=int, default=Windows.question, help="tokens of a question, its rest is cut off")
+    spans.add_argument("--n_best", type=int, default=Answering.n_best, help="likeliest starts and ends that are tried in each window")
+    spans.add_argument("--max_answer_length", type=int, default=Answering.max_tokens, help="tokens of an answer")
+    spans.add_argument("--no_answer_threshold", type=float, default=Answering.threshold,
+                       help="there is no answer where [CLS] scores so much more than the best one (SQuAD2)")
+    return parser
+
+
+def main(words: list[str]) -> None:
+    """Score a checkpoint on the dev splits of a task, plain and, with --senses, read through its senses."""
+    given = _parser().parse_args(words)
     task = get_task(given.task)
+    windows = Windows(given.stride, given.max_query_length)
+    answering = Answering(given.n_best, given.max_answer_length, given.no_answer_threshold)
+    check_of_spans(task, given, answering)
     named = get_task(task.predicted_by or task.name)
     opened = open_checkpoint(given.checkpoint, named.name, named.version, named.texts, named.labels, given.tokenizer,
-                             named.num_choices)
+                             named.num_choices, named.spans)
     encoder = opened.encoder.to(workers.device())
-    if encoder.info.task != named.name:
+    if encoder.info.task != named.name and not (named.spans and encoder.info.spans):  # any of them answers the others' questions
         raise ValueError(f"{given.checkpoint} was trained on {encoder.info.task}, not on {named.name}")
     if given.pooling:
         encoder.info = replace(encoder.info, pooling=given.pooling)
     if given.similarity and not given.senses:
         raise ValueError(f"--similarity {given.similarity}: it says how --senses are read, and none are given")
     lookup = SenseDictionary.load(given.senses).lookup(workers.device(), given.similarity) if given.senses else encoder.senses
-    if not task.dev_splits:
-        if not given.submission:
-            raise ValueError(f"{task.name} has no labelled split: give --submission FOLDER to write its predictions")
-        readings = {}
-    else:
-        datasets = dev_splits(encoder, task, given.data_dir, given.max_length)
-        if not (given.pooling or opened.pooling_known):
-            encoder.info = replace(encoder.info, pooling=probe_pooling(encoder, task, next(iter(datasets.values()))))
-        readings = {"continuous states": score(encoder.with_head_input("continuous"), task, datasets)}
-        if lookup is not None:
-            readings["chosen senses"] = score(encoder.with_head_input("senses", lookup), task, datasets)
+    datasets = dev_splits(encoder, task, given.data_dir, given.max_length, windows) if task.dev_splits else {}
+    if not (datasets or given.submission or given.predictions):
+        raise ValueError(f"{task.name} has no labelled split here: give {'--predictions FILE' if task.spans else '--submission FOLDER'} "
+                         "to write its predictions")
+    if datasets and not (given.pooling or opened.pooling_known):
+        encoder.info = replace(encoder.info, pooling=probe_pooling(encoder, task, next(iter(datasets.values()))))
+    ways = {"continuous": encoder.with_head_input("continuous")}
+    if lookup is not None:
+        ways["senses"] = encoder.with_head_input("senses", lookup)
+    readings = {way: score(read, task, datasets, answering=answering) for way, read in ways.items() if datasets}
     if workers.is_main():
-        for reading, scores in readings.items():
-            print(line(given.checkpoint, task, reading, scores))
+        for way, scores in readings.items():
+            print(line(given.checkpoint, task, READINGS[way], scores))
+            if task.unanswerable:
+                print(*(apart(split, found, task) for split, found in scores.predictions.items()), sep="\n")
         if given.output:
-            write_json(Path(given.output), {reading: scores.to_json() for reading, scores in readings.items()})
+            write_json(Path(given.output), {READINGS[way]: scores.to_json() for way, scores in readings.items()})
+    own = encoder.info.head_input
+    if given.predictions:
+        split = task.dev_splits[0]
+        dataset = datasets.get(split) or encode_split(encoder, task, split, given.data_dir, given.max_length, windows)
+        found = readings[own].predictions[split].texts() if readings else answer_questions(ways[own], task, dataset, answering)
+        workers.on_main(lambda: write_json(Path(given.predictions), answers_by_id(found, dataset)))
+        logger.info("wrote %s", given.predictions)
     if given.submission:
-        own = encoder if encoder.info.head_input == "continuous" else encoder.with_head_input("senses", lookup)
-        for path in write_submission(own, task, given.data_dir, Path(given.submission), given.max_length):
+        for path in write_submission(ways[own], task, given.data_dir, Path(given.submission), given.max_length):
             logger.info("wrote %s", path)
 
 
@@ -77,6 +104,22 @@ def line(checkpoint: str, task: Task, reading: str, scores: Scores) -> str:
     values = "  ".join(f"{name} {100 * value:.2f} +- {100 * scores.errors[name]:.2f} (n={scores.counts[name]})"
                        for name, value in scores.values.items())
     return f"{checkpoint}  {task.name}, head reads {reading}: {values}"
+
+
+def apart(split: str, found: Predictions, task: Task) -> str:
+    """One printed line: the metrics of the questions with an answer, and of those without one, in percent."""
+    parts = [f"{kind} (n={number}) " + "  ".join(f"{name} {100 * value:.2f}" for name, value in values.items())
+             for kind, (number, values) in by_answer(found, task).items()]
+    return f"{split}, questions {'; '.join(parts)}"
+
+
+def check_of_spans(task: Task, given: argparse.Namespace, answering: Answering) -> None:
+    """ValueError where settings are given that the task has no use for."""
+    if task.spans and given.pooling:
+        raise ValueError(f"--pooling {given.pooling}: answers to {task.name} are read at every token; leave it out")
+    if not task.spans and (given.predictions or answering != Answering()):
+        raise ValueError(f"--predictions, --n_best, --max_answer_length and --no_answer_threshold are for answers in a text, {task.name} has "
+                         "none; leave them out, --submission FOLDER writes what its leaderboard takes")
 
 
 def probe_pooling(encoder: Encoder, task: Task, dataset) -> str:

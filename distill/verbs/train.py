@@ -64,7 +64,7 @@ def preset_name(recipe, preset: str | None, words: list[str]) -> str:
 def preset_settings(recipe, task: str, preset: str | None, words: list[str]) -> dict:
     """The settings of a preset for a task: the preset's own defaults under what follows from the task and the task's."""
     preset = preset_name(recipe, preset, words)
-    selection = {"select_on": HELD_OUT} if get_task(task).scored_on_test else {}
+    selection = {"select_on": HELD_OUT} if get_task(task).train_selects else {}
     return {**recipe.PRESET_DEFAULTS[preset], **selection, **recipe.PER_TASK[preset].get(task, {})}
 
 

@@ -139,7 +139,7 @@ class Task:
     def scored_on_test(self) -> bool:
         """Whether models of the task have no labelled split but the test set to be scored on: it selects none of them, a part of train
         does."""
-        return self.split_names[0] == "train" and self.dev_splits == ("test",)
+        return self.split_names[:1] == ("train",) and self.dev_splits == ("test",)
 
     @property
     def train_selects(self) -> bool:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -146,9 +146,9 @@ class RunDir:
     def begin(self, config, facts: dict | None = None) -> None:
         """Claim the folder for `config`. ValueError where it holds a run with other settings or other `facts` (what it
         read: checksums of data, teacher, senses; they go into origin.json), or another process works in it."""
-        workers.on_main(lambda: self._begin(asdict(config), facts or {}))
+        workers.on_main(lambda: self._begin(config, facts or {}))
 
-    def _begin(self, config: dict, facts: dict) -> None:
+    def _begin(self, config, facts: dict) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim()
@@ -157,7 +157,7 @@ class RunDir:
         made = self._has_made_something()
         if made:
             self._check(config, facts)
-        write_json(self.path / "config.json", config)
+        write_json(self.path / "config.json", asdict(config))
         if not made or not (self.path / "origin.json").exists():
             write_json(self.path / "origin.json", {**origin(sys.argv), **facts})
 
@@ -176,17 +176,19 @@ class RunDir:
 
     def check(self, config, facts: dict) -> None:
         """ValueError where the folder holds a run with other settings than `config`, or that read other `facts`."""
-        workers.on_main(lambda: self._check(asdict(config), facts))
+        workers.on_main(lambda: self._check(config, facts))
 
-    def _check(self, config: dict, facts: dict) -> None:
+    def _check(self, config, facts: dict) -> None:
         self._check_config(config)
         self._check_facts(facts)
 
-    def _check_config(self, config: dict) -> None:
+    def _check_config(self, config) -> None:
         file = self.path / "config.json"
         if not file.exists():
             return
-        changed = [line for line in differences(json.loads(file.read_text()), config) if line.split(":")[0] not in PLACES]
+        younger = {entry.name: entry.default for entry in fields(config)}  # a setting that the run did not know yet had its default
+        known = {**younger, **json.loads(file.read_text())}
+        changed = [line for line in differences(known, asdict(config)) if line.split(":")[0] not in PLACES]
         if changed:
             raise ValueError(f"{self.path} holds a run with other settings ({'; '.join(changed)}): give the same "
                              "settings to go on with it, another --output_dir, or remove the folder")

@@ -17,6 +17,8 @@ HEAD_STEPS=${HEAD_STEPS:-700}
 ROWS_A_STEP=${ROWS_A_STEP:-64}                      # of text
 LENGTH=${LENGTH:-128}                               # tokens of a row
 RATE=${RATE:-5e-4}
+WARMUP=${WARMUP:-20}                                # steps
+SOFT=${SOFT:-masked}                                # where soft targets are read: at masked tokens, or at all, which a CPU is slow at
 RUNS=${RUNS:-./runs/pretraining}                    # everything is written below
 RECORDS=${RECORDS:-./scripts/results.jsonl}
 ROWS=${ROWS:-teacher copied distilbert minilmv2 mlm distilbert_fresh mlm_fresh without_kl without_mlm without_cos}
@@ -30,7 +32,7 @@ pretrain() {  # FOLDER [settings]: the same steps for every row
 student() {  # FOLDER ROW [settings]: pre-train a student from the teacher's layers, or of their shape, and fine-tune it
     place=$1 name=$2
     shift 2
-    pretrain "$place" --teacher "$RUNS/head/best" --student "$LAYERS" --max_steps "$STEPS" --warmup_steps 0 --kl_on masked "$@"
+    pretrain "$place" --teacher "$RUNS/head/best" --student "$LAYERS" --max_steps "$STEPS" --warmup_steps "$WARMUP" --kl_on "$SOFT" "$@"
     "$PYTHON" -m distill report --records "$RECORDS" add pretraining_text "$name" "$RUNS/$place"
     finetune "$place" "$name" "$RUNS/$place/best"
 }

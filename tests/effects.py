@@ -45,6 +45,14 @@ MPDISTIL = {  # what it adds to TaskConfig, whose settings reach every fit (test
     "policy_learning_rate": (1.0, "log"), "reward_function": ("real", "log"), "num_episodes": (3, "log"), "eval_episodes": (1, "log"), "episode_batch_size": (3, "log"),
     "episode_learning_rate": (1e-3, "weights"), "step_every": ("episode", "weights"),
 }
+PRETRAIN = {  # what it adds to TrainConfig, whose settings reach its fit as every other
+    "output_dir": ("elsewhere", "path"), "corpus": ("other corpus", "weights"), "layout": ("packed", "weights"), "max_length": (16, "weights"),
+    "teacher": ("other masked teacher", "weights"), "student": ("layers:0,3", "weights"), "random_init": (True, "weights"),
+    "token_types": (False, "weights"), "freeze_backbone": (True, "weights"), "mlm_probability": (0.4, "log"), "mlm_smoothing": (2.0, "log"),
+    "mlm_weight": (7.0, "log"), "kl_weight": (7.0, "log"), "kl_on": ("masked", "log"), "temperature": (5.0, "log"), "cos_weight": (7.0, "log"),
+    "cos_on": ("cls", "log"), "hidden_weight": (1.0, "log"), "attention_weight": (1.0, "log"), "layer_map": ("uniform", "log"),
+    "relation_weight": (1.0, "log"), "relation_heads": (4, "log"), "relation_layer": (2, "log"),
+}
 SENSES = {
     "output_dir": ("elsewhere", "path"), "teacher": ("other teacher", "weights"), "data_dir": ("other glue", "weights"),
     "corpus": ("glue", "weights"), "num_senses": (2, "weights"), "cap": (5, "weights"), "layer": (1, "weights"), "similarity": ("dot", "chosen"),
@@ -57,5 +65,5 @@ BESIDE = {
     "trim_vocabulary": {"data_dir": "other glue"},  # there a type has no example, and weight decay passes it by
     "use_comp_loss": {"reward_function": "real"}, "meta_epochs": {"reward_function": "real", "meta_learning_rate": 0.1},
     "meta_learning_rate": {"reward_function": "real"}, "policy": {"tasks": "SST-2"}, "policy_learning_rate": {"tasks": "SST-2"},
-    "schedule": {"num_train_epochs": 2.0},
+    "schedule": {"num_train_epochs": 2.0}, "relation_layer": {"relation_weight": 1.0},
 }

@@ -14,12 +14,12 @@ SMALL = {"max_length": 24, "train_batch_size": 8, "max_steps": 12, "eval_steps":
          "student": "uniform:2", "learning_rate": 1e-3}
 
 
-def write_places(root: Path, dropout: float = 0.1) -> Path:
+def write_places(root: Path, dropout: float = 0.1, seed: int = 0) -> Path:
     """A teacher with a head, an encoder without one (`bare`), and a corpus of 60 documents, in `root`."""
-    draw = random.Random(0)
+    draw = random.Random(seed)
     write_bert(root / "bare")
     write_bert(root / "teacher", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-    torch.manual_seed(1)
+    torch.manual_seed(1 + seed)
     model = BertForMaskedLM(BertConfig.from_pretrained(root / "teacher"))
     with torch.no_grad():
         for parameter in model.parameters():

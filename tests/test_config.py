@@ -16,27 +16,28 @@ from distill import engine, recipes
 from distill.__main__ import main
 from distill.config import TaskConfig, TrainConfig, differences, digest, parse
 from distill.distillation import DistilConfig
-from distill.recipes import finetune, mpdistil, pkd, relation_kd, self_teaching, sense_kd, tinybert
+from distill.recipes import finetune, mpdistil, pkd, pretrain, relation_kd, self_teaching, sense_kd, tinybert
 from distill.rundir import RunDir
 from distill.senses.build import SenseConfig
 from distill.senses.dictionary import SenseDictionary
 from distill.verbs.senses import build_senses
 from distill.verbs.train import preset_settings
 from models.encoder import Encoder
-from tests import tiny
-from tests.effects import BESIDE, ENGINE, FINETUNE, MPDISTIL, OWN, SELF_TEACHING, SENSE_KD, SENSES
+from tests import pretraining, tiny
+from tests.effects import BESIDE, ENGINE, FINETUNE, MPDISTIL, OWN, PRETRAIN, SELF_TEACHING, SENSE_KD, SENSES
 
 TASK = "CoLA"
 SMALL = {"bf16": False, "max_steps": 2, "train_batch_size": 8, "learning_rate": 1e-3, "logging_steps": 1}
 
 CLASSES = {"finetune": (finetune.Config, FINETUNE), "self_teaching": (self_teaching.Config, SELF_TEACHING),
            "sense_kd": (sense_kd.Config, SENSE_KD), "senses": (SenseConfig, SENSES), "mpdistil": (mpdistil.Config, MPDISTIL),
+           "pretrain": (pretrain.Config, PRETRAIN),
            **{kind: (recipes.load(kind).Config, effects) for kind, effects in OWN.items()}}
 
 
 def settings_of(kind: str) -> set[str]:
     """The settings of a class that its table is to name."""
-    base = DistilConfig if kind in OWN else TaskConfig if kind == "mpdistil" else None
+    base = DistilConfig if kind in OWN else {"mpdistil": TaskConfig, "pretrain": TrainConfig}.get(kind)
     shared = {field.name for field in dataclasses.fields(base)} if base else set()
     return {field.name for field in dataclasses.fields(CLASSES[kind][0])} - shared | ({"output_dir"} if kind == "mpdistil" else set())
 
@@ -56,6 +57,9 @@ def places(tiny_bert, tiny_deberta, tiny_glue, tmp_path_factory) -> dict[str, st
         cfg = finetune.Config(**SMALL, model=str(tiny_bert), data_dir=str(tiny_glue), seed=seed, output_dir=str(root / name))
         finetune.run(cfg, get_task(TASK), RunDir(cfg.output_dir))
         found[name] = root / name / "best"
+    for name, seed in (("", 0), ("other ", 1)):
+        text = pretraining.write_places(root / f"{name}text", seed=seed)
+        found |= {f"{name}corpus": text / "corpus", f"{name}masked teacher": text / "teacher"}
     for name, number in (("senses", 3), ("other senses", 2)):
         found[f"these {name}"] = root / name
         build_senses(TASK, SenseConfig(teacher=str(found["teacher"]), data_dir=str(tiny_glue), num_senses=number, bf16=False,
@@ -66,10 +70,12 @@ def places(tiny_bert, tiny_deberta, tiny_glue, tmp_path_factory) -> dict[str, st
 def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     """Run with the settings `changed`; what there is to see of it."""
     config_class, _ = CLASSES[kind]
-    given = {"output_dir": str(out), "data_dir": places["tiny glue"], "bf16": False}
+    given = {"output_dir": str(out), "bf16": False} | ({"data_dir": places["tiny glue"]} if kind != "pretrain" else {})
     pretrained = {**SMALL, "model": places["bert"]}
     given |= {"finetune": pretrained, "self_teaching": pretrained, "senses": {"teacher": places["teacher"], "num_senses": 3},
               "sense_kd": {**SMALL, "teacher": places["teacher"], "senses": places["these senses"], "relation_heads": 8},
+              "pretrain": {**SMALL, "corpus": places["corpus"], "teacher": places["masked teacher"], "student": "layers:1,3", "max_length": 24,
+                           "relation_heads": 8},
               "mpdistil": {"model": places["bert"], "train_batch_size": 8, "learning_rate": 1e-3, "num_train_epochs": 1.0, "teacher_epochs": 1.0,
                            "teacher_learning_rate": 1e-3, "num_episodes": 4, "episode_batch_size": 2, "meta_epochs": 2.0, "logging_steps": 1,
                            "temperature": 2.0},
@@ -84,7 +90,7 @@ def observe(kind: str, places: dict, out: Path, monkeypatch, **changed) -> dict:
     if kind == "senses":
         build_senses(TASK, cfg)
     else:
-        recipes.load(kind).run(cfg, get_task(TASK), RunDir(cfg.output_dir))
+        recipes.load(kind).run(cfg, get_task("text" if kind == "pretrain" else TASK), RunDir(cfg.output_dir))
     monkeypatch.undo()
     path = Path(cfg.output_dir)
     weights = path / ("senses.safetensors" if kind == "senses" else "last/model.safetensors")

@@ -151,3 +151,15 @@ def test_a_run_is_given_up_when_it_is_finished_and_no_sooner(tmp_path):
     second.check(settings(), {})
     with pytest.raises(ValueError, match="holds a run with other settings"):
         second.check(settings(seed=9), {})
+
+
+def test_a_setting_that_the_run_is_older_than_had_its_default(finished, tiny_bert, tiny_glue, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    config = json.loads((out / "config.json").read_text())
+    del config["select_on"]
+    (out / "config.json").write_text(json.dumps(config))
+    assert main(words(tiny_bert, tiny_glue, out)) == 0
+    (out / "config.json").write_text(json.dumps(config))
+    assert main(words(tiny_bert, tiny_glue, out, "--select_on", "heldout")) == 1
+    assert "select_on: dev -> heldout" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def encoder(folder: Path, task: Task, layers: int, dropout: bool, seed: int) -> 
     info = TaskInfo(task.name, task.version, task.texts, task.labels, "mean")
     found = truncate(pretrained_encoder(str(folder), info, 0.1), tuple(range(layers)))
     for module in found.modules():
-        if type(module) is nn.Dropout:
+        if isinstance(module, nn.Dropout):
             assert module.p > 0
             module.p = module.p if dropout else 0.0
     return found

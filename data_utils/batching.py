@@ -170,26 +170,27 @@ def shuffled_batches(sizes: np.ndarray, batch_size: int, generator: np.random.Ge
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-class TrainStream:
-    """Shuffled batches of `batch_size` examples, similar lengths together, in an order that is a function of (seed, epoch)."""
+class Shuffled:
+    """The order of a BatchStream: `batch_size` of the items of these `sizes` a step, similar sizes together, a function of (seed, epoch);
+    the last batch of an epoch may be short. `position`: how many batches were taken."""
 
-    def __init__(self, dataset: EncodedDataset, task: str, pad_id: int, batch_size: int, seed: int):
-        self.dataset, self.task, self.pad_id = dataset, task, pad_id
-        self.batch_size, self.seed = batch_size, seed
-        self.steps_per_epoch = -(-len(dataset) // batch_size)
+    def __init__(self, sizes: np.ndarray, batch_size: int, seed: int):
+        self.sizes, self.batch_size, self.seed = sizes, batch_size, seed
+        self.steps_per_epoch = -(-len(sizes) // batch_size)
         self.position = 0
         self._epoch, self._order = -1, []
 
     def epoch_order(self, epoch: int) -> list[np.ndarray]:
         """The batches (rows) of an epoch: a pure function of (seed, epoch)."""
-        return shuffled_batches(self.dataset.sizes, self.batch_size, np.random.default_rng([self.seed, epoch]))
+        return shuffled_batches(self.sizes, self.batch_size, np.random.default_rng([self.seed, epoch]))
 
-    def next(self) -> Batch:
+    def take(self) -> np.ndarray:
+        """The rows of the next batch."""
         epoch, step = divmod(self.position, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self.epoch_order(epoch)
         self.position += 1
-        return collate(self.dataset, self._order[step], self.task, self.pad_id)
+        return self._order[step]
 
     def observe(self, student, step: int) -> None:
         """This order does not depend on the student."""
@@ -199,6 +200,17 @@ class TrainStream:
 
     def load_state_dict(self, state: dict) -> None:
         self.position = state["position"]
+
+
+class TrainStream(Shuffled):
+    """Shuffled batches of examples."""
+
+    def __init__(self, dataset: EncodedDataset, task: str, pad_id: int, batch_size: int, seed: int):
+        super().__init__(dataset.sizes, batch_size, seed)
+        self.dataset, self.task, self.pad_id = dataset, task, pad_id
+
+    def next(self) -> Batch:
+        return collate(self.dataset, self.take(), self.task, self.pad_id)
 
 
 class InTurn:

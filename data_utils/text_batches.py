@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_utils.batching import Divisible, sequential_batches, shuffled_batches
+from data_utils.batching import Divisible, Shuffled, sequential_batches
 from data_utils.corpus import Corpus
 from data_utils.masking import IGNORED, Masking
 from data_utils.text_rows import Rows, RowTokens, lay_out
@@ -93,40 +93,24 @@ def unmasked(tokens: RowTokens) -> TextBatch:
     return _batch(np.arange(len(tokens.ids)), tokens, tokens.ids, np.full_like(tokens.ids, IGNORED))
 
 
-class TextStream:
-    """A BatchStream of `batch_size` rows a step, similar lengths together; the last batch of an epoch may be short. Order: a function of
-    (seed, epoch). Masks are drawn anew each time, over the whole batch: a function of (seed, position), whatever ranks and micro-batches."""
+class TextStream(Shuffled):
+    """Shuffled batches of rows of text. Masks are drawn anew each time, over the whole batch: a function of (seed, position), whatever ranks
+    and micro-batches."""
 
     def __init__(self, corpus: Corpus, documents: np.ndarray, layout: str, length: int, batch_size: int, seed: int, masking: Masking):
-        self.rows = lay_out(corpus, documents, layout, length)
-        self.batch_size, self.seed, self.masking = batch_size, seed, masking
-        self.steps_per_epoch = -(-len(self.rows.sizes) // batch_size)
-        self.position = 0
-        self._epoch, self._order = -1, []
+        self.rows, self.masking = lay_out(corpus, documents, layout, length), masking
+        super().__init__(self.rows.sizes, batch_size, seed)
 
     def next(self) -> TextBatch:
-        epoch, step = divmod(self.position, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = shuffled_batches(self.rows.sizes, self.batch_size, np.random.default_rng([self.seed, epoch]))
-        rows, generator = self._order[step], np.random.default_rng([self.seed, self.position, TRAINING])
-        self.position += 1
+        generator = np.random.default_rng([self.seed, self.position, TRAINING])
+        rows = self.take()
         tokens = self.rows.read(rows)
         return _batch(rows, tokens, *self.masking.apply(tokens.ids, tokens.real, generator))
 
-    def observe(self, student, step: int) -> None:
-        """This order does not depend on the student."""
-
-    def state_dict(self) -> dict:
-        return {"position": self.position}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.position = state["position"]
-
 
 class FixedBatches:
-    """Every row once, longest first, in batches of at most `max_tokens` padded tokens: a sequence of batches that are the same each time. A row's masks are
-    a function of (seed, row) alone, so that scores depend on no batch size."""
+    """Every row once, longest first, in batches of at most `max_tokens` padded tokens: a sequence of batches that are the same each
+    time. A row's masks are a function of (seed, row) alone, so that scores depend on no batch size."""
 
     def __init__(self, rows: Rows, masking: Masking, seed: int, max_tokens: int):
         self.rows, self.masking, self.seed = rows, masking, seed

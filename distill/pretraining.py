@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_utils.draws import HELD_OUT
 from data_utils.masking import IGNORED
 from data_utils.text_batches import TextBatch
 from distill import workers
@@ -18,6 +19,7 @@ from models.layers import layer_stack
 from models.masked_lm import MaskedLM
 from models.outputs import Outputs
 
+WORD_TERMS = {"mlm", "kl"}  # those that read scores of words
 PANELS = 3  # in a line
 INCHES = 3.6, 2.9
 
@@ -42,7 +44,7 @@ class Pretraining(Distillation):
     def flops(self, batch: TextBatch) -> float:
         pairs = float(batch.pairs)
         layers = sum(times * (2.0 * weights * batch.tokens + 4.0 * width * pairs) for times, weights, width in self.passes)
-        scored = max((term.count(batch) for name, term in self.terms.items() if name in ("mlm", "kl")), default=0)
+        scored = max((term.count(batch) for name, term in self.terms.items() if name in WORD_TERMS), default=0)
         return layers + self.word_cost * scored
 
 
@@ -59,9 +61,8 @@ def _layer_weights(model: MaskedLM, depth: int) -> int:
 
 
 class Validation:
-    """Scores a student on batches that stay the same: the share of masked words that it finds, and each term of its loss.
-
-    What selects is the weighted sum of the terms, the lower the better: a student of relations alone has no words to find.
+    """Scores a student on batches that stay the same: each term of its loss, and the share of masked words that it finds, where they
+    are learned. What selects is the weighted sum of the terms, the lower the better.
     """
 
     def __init__(self, objective: Pretraining, batches: Sequence[TextBatch], cfg):
@@ -78,10 +79,13 @@ class Validation:
         parts = {index: part for rank in workers.gather(found) for index, part in rank.items()}
         sums, counts, right, masked = zip(*(parts[index] for index in sorted(parts)), strict=True)
         terms = {name: sum(part[name] for part in sums) / max(sum(part[name] for part in counts), 1) for name in sums[0]}
-        weights, share = self.objective.weights(1.0), sum(right) / sum(masked)
+        weights = self.objective.weights(1.0)
+        loss = sum(weights[name] * value for name, value in terms.items())
+        if not WORD_TERMS & terms.keys():
+            return Scores({}, -loss, selected_on=HELD_OUT, terms=terms)
+        share, name = sum(right) / sum(masked), f"{HELD_OUT}/accuracy"
         error = (share * (1 - share) / sum(masked)) ** 0.5
-        return Scores({"heldout/accuracy": share}, -sum(weights[name] * value for name, value in terms.items()),
-                      {"heldout/accuracy": error}, {"heldout/accuracy": sum(masked)}, "heldout", terms=terms)
+        return Scores({name: share}, -loss, {name: error}, {name: sum(masked)}, HELD_OUT, terms=terms)
 
     def _judge(self, student: MaskedLM, batch: TextBatch) -> tuple[dict[str, float], dict[str, int], int, int]:
         """Sums and counts of the terms, words found, words masked."""
@@ -90,9 +94,8 @@ class Validation:
             outputs = student(batch)
             sums = self.objective.sums(outputs, self.objective.teacher(batch), batch, self.objective.weights(1.0))
             where = batch.target != IGNORED
-            best = best_words(outputs.words.features(where), outputs.words.weight, outputs.words.bias)
-        right = int((best == batch.target[where]).sum())
-        return {name: float(value) for name, value in sums.items()}, counts, right, len(best)
+            right = best_words(outputs.words.features(where), outputs.words.weight, outputs.words.bias) == batch.target[where]
+        return {name: float(value) for name, value in sums.items()}, counts, int(right.sum()), len(right)
 
 
 def draw_curves(run_dir: RunDir) -> None:

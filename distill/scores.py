@@ -55,7 +55,7 @@ class Scores:
     @classmethod
     def from_json(cls, content: dict) -> "Scores":
         """The scores in `content`, which may hold more. Files older than `selected_on` were selected on their first split."""
-        first = next(iter(content["values"])).split("/")[0]
+        first = next(iter(content["values"]), "").split("/")[0]
         return cls(**{"selected_on": first, **{name: content[name] for name in IN_JSON if name in content}})
 
 

@@ -46,6 +46,8 @@ def test_every_preset_learns_its_terms_and_leaves_a_model_and_curves(places, tmp
     assert all(line["tokens_per_second"] > 0 and 0 < line["mfu"] < 1 and line["tokens"] > 0 for line in lines)
     student = AutoModelForMaskedLM.from_pretrained(tmp_path / "run/best")
     assert student.config.num_hidden_layers == 2
+    found = json.loads((tmp_path / "run/scores.json").read_text())
+    assert set(found["terms"]) == terms and ("heldout/accuracy" in found["values"]) == bool(terms & {"mlm", "kl"})
     assert (student.config.type_vocab_size == 1) == (preset in ("distilbert", "mlm"))
     assert (tmp_path / "run/curves.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -57,6 +59,13 @@ def test_a_head_alone_is_trained_and_the_encoder_stays_as_it_was(places, tmp_pat
     losses = [line["terms"]["mlm"] for line in log_of(tmp_path / "run") if "terms" in line]
     assert losses[-1] < losses[0]
     assert 0 == run(*words(places, tmp_path / "student", "--teacher", str(tmp_path / "run/best"), "--max_steps", "1"))  # now it can teach
+
+
+def test_an_encoder_without_a_head_teaches_what_is_not_read_from_one(places, tmp_path, capsys):
+    assert 0 == run(*words(places, tmp_path / "run", "--preset", "minilmv2", "--warmup_steps", 0, "--teacher", places / "bare"))
+    scores = json.loads((tmp_path / "run/scores.json").read_text())
+    assert scores["values"] == {} and set(scores["terms"]) == {"relation"}
+    assert f"relation {scores['terms']['relation']:.4g}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("layout", ["blocks", "packed", "padded"])
@@ -195,6 +204,7 @@ def test_fresh_weights_are_of_the_same_shape_and_not_the_teachers(places):
 
 @pytest.mark.parametrize("more, said", [
     (["--teacher", "BARE"], "is no masked language model"),
+    (["--teacher", "BARE", "--preset", "minilmv2", "--mlm_weight", "1"], "is no masked language model"),
     (["--corpus", "nowhere"], "data pack"),
     (["--max_length", "200"], "the model has 128 positions"),
     (["--mlm_weight", "0", "--kl_weight", "0", "--cos_weight", "0"], "one above it"),

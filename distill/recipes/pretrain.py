@@ -90,6 +90,11 @@ class Config(TrainConfig):
         """Whether the loss reads a teacher."""
         return any(getattr(self, name) for name in OF_TEACHER)
 
+    @property
+    def scores_words(self) -> bool:
+        """Whether the loss reads scores of words: else no head for them is needed, on either side."""
+        return bool(self.mlm_weight or self.kl_weight)
+
 
 _ALONE = {"kl_weight": 0.0, "cos_weight": 0.0}
 _BATCH = {"max_length": 128, "weight_decay": 0.01}
@@ -130,7 +135,7 @@ def build_student(cfg: Config, teacher: MaskedLM | None) -> MaskedLM:
         if cfg.random_init:
             student = fresh_masked_lm(student.config, student.tokenizer)
     else:
-        student = masked_lm(cfg.student, fresh_head=cfg.freeze_backbone, random_init=cfg.random_init)
+        student = masked_lm(cfg.student, fresh_head=cfg.freeze_backbone or not cfg.scores_words, random_init=cfg.random_init)
     student.requires_grad_(True)
     student.backbone.requires_grad_(not cfg.freeze_backbone)
     return student if cfg.token_types else without_token_types(student)
@@ -160,7 +165,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
                          f"fine-tune what it makes with `sh scripts/finetune.sh {task.name}`")
     corpus = Corpus.open(cfg.corpus)
     torch.manual_seed(cfg.seed)
-    teacher = masked_lm(cfg.teacher) if cfg.distils or is_layer_spec(cfg.student) else None
+    teacher = masked_lm(cfg.teacher, fresh_head=not cfg.scores_words) if cfg.distils or is_layer_spec(cfg.student) else None
     student = build_student(cfg, teacher)
     check_fit(cfg, corpus, [model for model in (student, teacher) if model])
     objective = Pretraining(Silent(), terms(cfg, student, teacher), student, teacher)

@@ -87,6 +87,7 @@ def train(name: str, recipe, task: Task, config, run_dir: RunDir) -> None:
     if workers.is_main():
         scores = run_dir.scores()
         reached = [f"{key} {100 * value:.1f} +- {100 * scores.errors[key]:.1f}" for key, value in scores.values.items()]
+        reached += [f"{name} {value:.4g}" for name, value in scores.terms.items()]
         print(f"{name} on {task.name}, best evaluation, selected on {scores.selected_on}: {', '.join(reached)}   [{run_dir.best}]")
 
 

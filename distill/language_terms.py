@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from data_utils.masking import IGNORED
-from data_utils.text_batches import TextBatch
+from data_utils.text.batches import TextBatch
+from data_utils.text.masking import IGNORED
 from distill.losses import cosine_distance
 from distill.teacher import Wanted
 from distill.terms import HiddenStates, Pairs, Term

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_utils.draws import HELD_OUT
-from data_utils.masking import IGNORED
-from data_utils.text_batches import TextBatch
+from data_utils.text.batches import TextBatch
+from data_utils.text.masking import IGNORED
 from distill import workers
 from distill.distillation import Distillation, WeightedTerm
 from distill.precision import autocast

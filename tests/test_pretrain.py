@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from data_utils.corpus import Corpus
-from data_utils.masking import IGNORED, Masking
-from data_utils.text_batches import TextStream, fixed_batches
+from data_utils.text.batches import TextStream, fixed_batches
+from data_utils.text.masking import IGNORED, Masking
 from distill.config import parse
 from distill.language_terms import Directions, MaskedWords, SoftWords
 from distill.pretraining import Pretraining, Silent, Validation

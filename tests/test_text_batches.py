@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_utils.masking import IGNORED, Masking
-from data_utils.row_packing import pack_rows
-from data_utils.text_batches import TextStream, fixed_batches
-from data_utils.text_rows import lay_out
+from data_utils.text.batches import TextStream, fixed_batches
+from data_utils.text.masking import IGNORED, Masking
+from data_utils.text.packing import pack_rows
+from data_utils.text.rows import lay_out
 from tests.corpora import FIRST_WORD, SPECIAL, made_up
 
 LAYOUTS = ("blocks", "packed", "padded")

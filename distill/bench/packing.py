@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from data_utils.corpus import Corpus
-from data_utils.masking import IGNORED, Masking
 from data_utils.tasks import get_task
-from data_utils.text_batches import TextBatch, TextStream, unmasked
-from data_utils.text_rows import lay_out
+from data_utils.text.batches import TextBatch, TextStream, unmasked
+from data_utils.text.masking import IGNORED, Masking
+from data_utils.text.rows import lay_out
 from distill import workers
 from distill.bench.corpus import sentences
 from distill.bench.engine_rounds import engine_round

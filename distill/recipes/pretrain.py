@@ -14,9 +14,9 @@ import torch
 
 from data_utils.corpus import Corpus
 from data_utils.tasks import Task
-from data_utils.masking import Masking
-from data_utils.text_batches import TextStream, fixed_batches
-from data_utils.text_rows import LAYOUTS
+from data_utils.text.batches import TextStream, fixed_batches
+from data_utils.text.masking import Masking
+from data_utils.text.rows import LAYOUTS
 from distill.config import TrainConfig, setting
 from distill.distillation import WeightedTerm
 from distill.engine import fit

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from data_utils.batching import Divisible, Shuffled, sequential_batches
 from data_utils.corpus import Corpus
-from data_utils.masking import IGNORED, Masking
-from data_utils.text_rows import Rows, RowTokens, lay_out
+from data_utils.text.masking import IGNORED, Masking
+from data_utils.text.rows import Rows, RowTokens, lay_out
 
 TEXT = "text"  # the task of a TextBatch
 TRAINING, FIXED = 1, 2  # what a generator of masks is for; never 0, which a seed's end would swallow

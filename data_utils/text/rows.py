@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from data_utils.corpus import Corpus
-from data_utils.row_packing import pack_rows
+from data_utils.text.packing import pack_rows
 
 SHORTEST = 8  # a row with less is mostly [CLS] and [SEP]
 

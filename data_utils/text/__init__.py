@@ -1,0 +1,1 @@
+"""Packed text as rows, masked, in batches: what pre-training reads."""

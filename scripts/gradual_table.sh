@@ -1,7 +1,7 @@
 #!/bin/sh
 # README's table of self-teaching: gradually (6-5-4-3) against directly (6-3), and directly for as many steps; with the
 # teacher exit's own score, beside the whole model and its first half fine-tuned alone. Run again after an interruption to
-# go on; after methods_table.sh, whose teachers and controls are these. Tasks may run side by side.
+# go on; after methods_table.sh, whose teachers, controls and self-taught students are these. Tasks may run side by side.
 #     DATA=/path/to/glue SEEDS='1 2 3' sh scripts/gradual_table.sh
 set -eu
 cd "$(dirname "$0")/.."
@@ -23,7 +23,7 @@ train() {  # RECIPE FOLDER ROW [settings]: train over the seeds, and record
 for task in $TASKS; do
     train finetune teacher "6 layers, fine-tuned"
     train finetune control "control: 3 layers, fine-tuned" --layers truncate:half
-    train self_teaching direct "6-3" --schedule 6,3
+    train self_teaching self_teaching "6-3" --schedule all,half
     train self_teaching direct_long "6-3, as many steps as 6-5-4-3" --schedule 6,3 --preset long
     train self_teaching gradual "6-5-4-3" --schedule 6,5,4,3
 done

@@ -119,7 +119,8 @@ def draw_curves(run_dir: RunDir) -> None:
     axes[-1].set(title="tokens per second", xlabel="optimiser step", ylim=(0, None))
     for axis in axes:
         axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False, fontsize=8)
+    if names:
+        axes[0].legend(frameon=False, fontsize=8)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     write_bytes(Path(run_dir.path) / "curves.png", content.getvalue())

@@ -33,7 +33,6 @@ student() {  # FOLDER ROW [settings]: pre-train a student from the teacher's lay
     place=$1 name=$2
     shift 2
     pretrain "$place" --teacher "$RUNS/head/best" --student "$LAYERS" --max_steps "$STEPS" --warmup_steps "$WARMUP" --kl_on "$SOFT" "$@"
-    "$PYTHON" -m distill report --records "$RECORDS" add pretraining_text "$name" "$RUNS/$place"
     finetune "$place" "$name" "$RUNS/$place/best"
 }
 finetune() {  # FOLDER ROW MODEL [settings]

@@ -35,7 +35,7 @@ def log_of(folder):
 @pytest.mark.parametrize("preset, terms", [("distilbert", {"mlm", "kl", "cos"}), ("minilmv2", {"relation"}),
                                            ("tinybert_general", {"hidden", "attention"}), ("kdslm", {"mlm", "kl", "hidden"}),
                                            ("tinydistil", {"mlm", "kl", "cos"}), ("mlm", {"mlm"})])
-def test_every_preset_learns_its_terms_and_leaves_a_model_and_curves(places, tmp_path, preset, terms):
+def test_every_preset_learns_its_terms_and_leaves_a_model_and_curves(places, tmp_path, capsys, caplog, preset, terms):
     assert 0 == run(*words(places, tmp_path / "run", "--preset", preset, "--lr_scheduler_type", "constant", "--warmup_steps", "0", "--warmup_ratio", "0"))
     lines = [line for line in log_of(tmp_path / "run") if "terms" in line]
     scored = [line for line in log_of(tmp_path / "run") if "heldout" in line]
@@ -50,6 +50,7 @@ def test_every_preset_learns_its_terms_and_leaves_a_model_and_curves(places, tmp
     assert set(found["terms"]) == terms and ("heldout/accuracy" in found["values"]) == bool(terms & {"mlm", "kl"})
     assert (student.config.type_vocab_size == 1) == (preset in ("distilbert", "mlm"))
     assert (tmp_path / "run/curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert run("report", "folder", tmp_path) == 1 and "it answers no task, it was pre-trained" in caplog.text + capsys.readouterr().err
 
 
 def test_a_head_alone_is_trained_and_the_encoder_stays_as_it_was(places, tmp_path):

@@ -109,6 +109,8 @@ def read_run(path: Path, folder: Path, notes: list[str]) -> Run:
     useful is added to `notes`."""
     if not (path / "DONE").exists():
         raise ValueError("half-finished: its command, given again, goes on with it")
+    if (path / "best/config.json").is_file() and not (path / "best/task.json").is_file():
+        raise ValueError("it answers no task, it was pre-trained: fine-tune its best/, with `sh scripts/finetune.sh TASK`")
     try:
         config, origin, info = (read_json(path / name) for name in ("config.json", "origin.json", "best/task.json"))
         task, version, seed = get_task(info["task"]), info["version"], int(config["seed"])

@@ -59,7 +59,8 @@ def table(records: Sequence[Record], baseline: str = "") -> str:
     for record in records:
         column = (record.task, record.split, record.metric)
         values.setdefault(record.row, {}).setdefault(column, {})[record.seed] = record.value
-    columns = list(dict.fromkeys((record.task, record.split, record.metric) for record in records))
+    tasks = list(dict.fromkeys(record.task for record in records))
+    columns = sorted(dict.fromkeys((record.task, record.split, record.metric) for record in records), key=lambda column: tasks.index(column[0]))
     control = values[chosen_row(baseline, list(values), "baseline")] if baseline else {}
 
     def is_gain(found: dict[Column, dict[int, float]], column: Column) -> bool:

@@ -15,7 +15,18 @@ POOL_BATCHES = 32  # batches that are drawn together and sorted by length: littl
 
 
 class Divisible(ABC):
-    """A batch that can be cut up over micro-batches and ranks."""
+    """A batch of examples that can be cut up over micro-batches and ranks."""
+
+    uid: Tensor
+    attention_mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.uid)
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, padding excluded."""
+        return int(self.attention_mask.sum())
 
     @property
     @abstractmethod
@@ -57,14 +68,6 @@ class Batch(Divisible):
     token_type_ids: Tensor
     target: Tensor
     choices: int = 1
-
-    def __len__(self) -> int:
-        return len(self.uid)
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens, padding excluded."""
-        return int(self.attention_mask.sum())
 
     @property
     def visible(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Arrays that live in files."""
+"""Arrays that live in files, and rows that are in groups."""
 
 import math
 import os
@@ -8,6 +8,12 @@ import numpy as np
 
 from distill import workers
 from distill.rundir import SaveError
+
+
+def first_of_groups(group_N: np.ndarray, key_N: np.ndarray) -> np.ndarray:
+    """Of every group, by rising number, the row whose key is least; the first of equals."""
+    order = np.lexsort((key_N, group_N))
+    return order[np.unique(group_N[order], return_index=True)[1]]
 
 
 def mapped_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:

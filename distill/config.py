@@ -93,6 +93,13 @@ class TaskConfig(TrainConfig):
             raise ValueError(f"--select_on {self.select_on}: expected one of {', '.join(SELECT_ON)}")
 
 
+def check_weights(config) -> None:
+    """ValueError where the weight of a term is below 0, or none is above it."""
+    weights = {name: value for name, value in vars(config).items() if name.endswith("_weight")}
+    if min(weights.values()) < 0 or max(weights.values()) == 0:
+        raise ValueError(f"{', '.join(f'--{name}' for name in weights)}: expected none below 0, and one above it")
+
+
 def digest(config: dict) -> str:
     """Twelve hex digits that change when any setting (but the output folder) changes."""
     settings = {name: value for name, value in config.items() if name != "output_dir"}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_utils.batching import TrainStream
 from data_utils.tasks import Task
-from distill.config import TaskConfig, setting
+from distill.config import TaskConfig, check_weights, setting
 from distill.engine import fit
 from distill.evaluate import check_length, score
 from distill.objective import Objective
@@ -53,9 +53,7 @@ class DistilConfig(TaskConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        weights = self.weights()
-        if min(weights.values()) < 0 or max(weights.values()) == 0:
-            raise ValueError(f"{', '.join(f'--{name}' for name in weights)}: expected none below 0, and one above it")
+        check_weights(self)
         if self.temperature <= 0:
             raise ValueError(f"--temperature {self.temperature}: expected a number above 0")
         if self.max_cache_gib < 0:
@@ -63,10 +61,6 @@ class DistilConfig(TaskConfig):
         if self.student_layers != "all" and is_layer_spec(self.student):
             raise ValueError(f"--student_layers {self.student_layers}: --student {self.student} already names layers, the "
                              "teacher's; give one of the two")
-
-    def weights(self) -> dict[str, float]:
-        """The weights of the terms, by setting."""
-        return {name: value for name, value in vars(self).items() if name.endswith("_weight")}
 
 
 def default_preset(words: dict[str, str]) -> str:

@@ -112,8 +112,9 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             run.step += 1
             stream.observe(student, run.step)
             progress_bar.update()
-            _note_terms(run, sums, counts, weights, batch)
-            pace.note(batch.tokens, objective.flops(batch))
+            tokens = batch.tokens
+            _note_terms(run, sums, counts, weights, len(batch), tokens)
+            pace.note(tokens, objective.flops(batch))
             if run.step % cfg.logging_steps == 0 or run.step == steps:
                 _log(run, objective, run_dir, cfg, steps, {**pace.take(), "seconds": round(time.monotonic() - started, 3)})
 
@@ -196,12 +197,12 @@ def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> N
 
 
 def _note_terms(run: Training, sums: dict[str, torch.Tensor], counts: dict[str, int], weights: dict[str, float],
-                batch) -> None:
+                examples: int, tokens: int) -> None:
     for name in (name for name in sums if weights[name]):  # without a weight a term may not have been computed
         run.term_sums[name] = run.term_sums.get(name, 0) + sums[name]
         run.term_counts[name] = run.term_counts.get(name, 0) + counts[name]
-    run.examples += len(batch)
-    run.tokens += batch.tokens
+    run.examples += examples
+    run.tokens += tokens
 
 
 def _log(run: Training, objective: Objective, run_dir: RunDir, cfg: TrainConfig, steps: int, times: dict) -> None:

@@ -16,6 +16,7 @@ from data_utils.readers import read_examples
 from data_utils.tasks import Task
 from data_utils.windows import Windows, encode_windows
 from distill import workers
+from distill.arrays import first_of_groups
 from distill.progress import bar
 from distill.scores import Predictions, Scores
 from distill.spans import Answering, answer_texts, judged_spans
@@ -106,8 +107,7 @@ def answer_questions(encoder: Encoder, task: Task, dataset: EncodedDataset, answ
 
 def chosen_rows(logits: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Of every group, by rising number, the row that is likeliest to be of the last class; the first of equals."""
-    likely_first = np.lexsort((1.0 * logits[:, 0] - logits[:, -1], group))
-    return likely_first[np.unique(group[likely_first], return_index=True)[1]]
+    return first_of_groups(group, 1.0 * logits[:, 0] - logits[:, -1])
 
 
 def _in_task_order(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.ndarray:

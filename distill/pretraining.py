@@ -1,8 +1,6 @@
-"""What pre-training adds to distillation: operations that are counted, documents that are held out, curves that are drawn."""
+"""What pre-training adds to distillation: operations that are counted, documents that are held out."""
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from data_utils.draws import HELD_OUT
 from data_utils.text.batches import TextBatch
@@ -11,7 +9,6 @@ from distill import workers
 from distill.distillation import Distillation, WeightedTerm
 from distill.precision import autocast
 from distill.progress import bar
-from distill.rundir import RunDir, write_bytes
 from distill.scores import Scores
 from distill.teacher import Teacher
 from distill.vocabulary_losses import best_words
@@ -20,8 +17,6 @@ from models.masked_lm import MaskedLM
 from models.outputs import Outputs
 
 WORD_TERMS = {"mlm", "kl"}  # those that read scores of words
-PANELS = 3  # in a line
-INCHES = 3.6, 2.9
 
 
 class Pretraining(Distillation):
@@ -34,18 +29,18 @@ class Pretraining(Distillation):
     def __init__(self, teacher: Teacher | None, terms: Sequence[WeightedTerm], student: MaskedLM, source: MaskedLM | None):
         super().__init__(teacher, terms)
         reads = self.wanted
-        self.passes = [(student, 3 if next(student.backbone.parameters()).requires_grad else 1, student.depth)]
-        if source is not None and (reads.words or reads.layers):
-            self.passes.append((source, 1, source.depth if reads.words else reads.layers))
-        self.passes = [(times, _layer_weights(model, depth), depth * model.config.hidden_size) for model, times, depth in self.passes]
-        self.word_cost = 2 * sum(model.backbone.get_input_embeddings().weight.numel() * times
-                                 for model, times in ((student, 3), (source, 1)) if model is not None)
+        passes = [(student, 3 if next(student.backbone.parameters()).requires_grad else 1, student.depth)]
+        if reads.words or reads.layers:
+            passes.append((source, 1, source.depth if reads.words else reads.layers))
+        self.layer_costs = [(times * 2.0 * _layer_weights(model, depth), times * 4.0 * depth * model.config.hidden_size)
+                            for model, times, depth in passes]  # for a token, for a pair
+        own, other = (2.0 * model.backbone.get_input_embeddings().weight.numel() if model else 0.0 for model in (student, source))
+        self.word_costs = {"mlm": 3 * own, "kl": 3 * own + other}
 
     def flops(self, batch: TextBatch) -> float:
-        pairs = float(batch.pairs)
-        layers = sum(times * (2.0 * weights * batch.tokens + 4.0 * width * pairs) for times, weights, width in self.passes)
-        scored = max((term.count(batch) for name, term in self.terms.items() if name in WORD_TERMS), default=0)
-        return layers + self.word_cost * scored
+        tokens, pairs = batch.tokens, batch.pairs
+        layers = sum(of_token * tokens + of_pair * pairs for of_token, of_pair in self.layer_costs)
+        return layers + sum(cost * self.terms[name].count(batch) for name, cost in self.word_costs.items() if name in self.terms)
 
 
 class Silent:
@@ -96,36 +91,3 @@ class Validation:
             where = batch.target != IGNORED
             right = best_words(outputs.words.features(where), outputs.words.weight, outputs.words.bias) == batch.target[where]
         return {name: float(value) for name, value in sums.items()}, counts, int(right.sum()), len(right)
-
-
-def draw_curves(run_dir: RunDir) -> None:
-    """Write curves.png into the run directory: every term of the loss in training and on held-out documents, the share of masked
-    words found, and tokens per second."""
-    from matplotlib.figure import Figure  # heavy, and only drawn with here; without pyplot: no display, no global state
-
-    lines = run_dir.logged()
-    steps, scored = [line for line in lines if "terms" in line], [line for line in lines if "heldout" in line]
-    names = list(dict.fromkeys(name for line in steps for name in line["terms"]))
-    height = -(-(len(names) + 2) // PANELS)
-    figure = Figure(figsize=(INCHES[0] * PANELS, INCHES[1] * height), layout="constrained")
-    axes = [figure.add_subplot(height, PANELS, place + 1) for place in range(len(names) + 2)]
-    for axis, name in zip(axes, names):
-        axis.plot(*_points(steps, "terms", name), linewidth=1.0, label="training")
-        axis.plot(*_points(scored, "heldout", name), marker=".", label="held out")
-        axis.set(title=f"loss term {name}", xlabel="optimiser step")
-    axes[-2].plot(*_points(scored, "scores", "heldout/accuracy"), marker=".")
-    axes[-2].set(title="masked words found, held out", xlabel="optimiser step")
-    axes[-1].plot([line["step"] for line in steps], [line["tokens_per_second"] for line in steps], linewidth=1.0)
-    axes[-1].set(title="tokens per second", xlabel="optimiser step", ylim=(0, None))
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    if names:
-        axes[0].legend(frameon=False, fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    write_bytes(Path(run_dir.path) / "curves.png", content.getvalue())
-
-
-def _points(lines: list[dict], part: str, name: str) -> tuple[list[int], list[float]]:
-    found = [(line["step"], line[part][name]) for line in lines if name in line.get(part, {})]
-    return [step for step, _ in found], [value for _, value in found]

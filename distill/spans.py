@@ -10,6 +10,7 @@ from data_utils.encode import EncodedDataset
 from data_utils.metrics import compute_metrics
 from data_utils.tasks import Task
 from data_utils.windows import NO_PLACE
+from distill.arrays import first_of_groups
 from distill.scores import Predictions
 
 
@@ -54,22 +55,11 @@ def answer_texts(logits_NTC: np.ndarray, dataset: EncodedDataset, task: Task, an
     score_N, first_N, last_N = best_spans(logits_NTC, dataset, answering)
     none_N = logits_NTC[:, 0].sum(-1)
     found = {}
-    for uid, row in _first_of_groups(dataset.group, -score_N).items():
-        start, end = dataset.places[dataset.offsets[row] + first_N[row], 0], dataset.places[dataset.offsets[row] + last_N[row], 1]
-        found[uid] = dataset.questions[uid].texts[1][start:end] if np.isfinite(score_N[row]) else ""
-    if task.unanswerable:
-        best = {uid: score_N[row] for uid, row in _first_of_groups(dataset.group, -score_N).items()}
-        for uid, row in _first_of_groups(dataset.group, none_N).items():
-            if none_N[row] - best[uid] > answering.threshold:
-                found[uid] = ""
+    for best, least in zip(first_of_groups(dataset.group, -score_N), first_of_groups(dataset.group, none_N), strict=True):
+        uid, start, end = int(dataset.group[best]), *(dataset.offsets[best] + place[best] for place in (first_N, last_N))
+        answered = np.isfinite(score_N[best]) and not (task.unanswerable and none_N[least] - score_N[best] > answering.threshold)
+        found[uid] = dataset.questions[uid].texts[1][dataset.places[start, 0]:dataset.places[end, 1]] if answered else ""
     return found
-
-
-def _first_of_groups(group_N: np.ndarray, key_N: np.ndarray) -> dict[int, int]:
-    """Of every group, by rising number, the row whose key is least; the first of equals."""
-    order = np.lexsort((key_N, group_N))
-    groups, place = np.unique(group_N[order], return_index=True)
-    return dict(zip(groups.tolist(), order[place].tolist(), strict=True))
 
 
 def judged_spans(logits_NTC: np.ndarray, dataset: EncodedDataset, task: Task, answering: Answering) -> Predictions:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from data_utils.batching import Divisible, Shuffled, sequential_batches
 from data_utils.corpus import Corpus
+from data_utils.tasks import TEXT
 from data_utils.text.masking import IGNORED, Masking
 from data_utils.text.rows import Rows, RowTokens, lay_out
 
-TEXT = "text"  # the task of a TextBatch
 TRAINING, FIXED = 1, 2  # what a generator of masks is for; never 0, which a seed's end would swallow
 
 
@@ -35,14 +35,6 @@ class TextBatch(Divisible):
     position_ids: Tensor | None = None
     pieces: Tensor | None = None
 
-    def __len__(self) -> int:
-        return len(self.uid)
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens, padding excluded."""
-        return int(self.attention_mask.sum())
-
     @property
     def masked(self) -> int:
         """Positions with a label."""
@@ -59,7 +51,7 @@ class TextBatch(Divisible):
         """Pairs of real tokens of which one sees the other, in all rows."""
         if self.pieces is None:
             return int(self.attention_mask.sum(1).square().sum())
-        numbered = self.pieces + torch.arange(len(self))[:, None] * self.pieces.shape[1] + self.pieces.shape[1]
+        numbered = self.pieces + torch.arange(len(self))[:, None] * self.pieces.shape[1]
         return int(numbered[self.pieces > 0].bincount().square().sum())
 
     @property
@@ -84,7 +76,7 @@ class TextBatch(Divisible):
 def _batch(rows: np.ndarray, tokens: RowTokens, shown: np.ndarray, target: np.ndarray) -> TextBatch:
     real = torch.from_numpy(tokens.real.astype(np.int64))
     packed = [None if array is None else torch.from_numpy(array) for array in (tokens.positions, tokens.pieces)]
-    return TextBatch(TEXT, torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(shown), real, torch.zeros_like(real),
+    return TextBatch(TEXT.name, torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(shown), real, torch.zeros_like(real),
                      torch.from_numpy(target), *packed)
 
 

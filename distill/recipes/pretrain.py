@@ -13,17 +13,18 @@ from functools import partial
 import torch
 
 from data_utils.corpus import Corpus
-from data_utils.tasks import Task
+from data_utils.tasks import TEXT, Task
 from data_utils.text.batches import TextStream, fixed_batches
 from data_utils.text.masking import Masking
-from data_utils.text.rows import LAYOUTS
-from distill.config import TrainConfig, setting
+from data_utils.text.rows import LAYOUTS, SHORTEST
+from distill.config import TrainConfig, check_weights, setting
 from distill.distillation import WeightedTerm
 from distill.engine import fit
 from distill.evaluate import EVAL_TOKENS, check_length
 from distill.language_terms import PLACES, Directions, MaskedWords, SoftWords
 from distill.layer_maps import layer_pairs, relation_pair
-from distill.pretraining import Pretraining, Silent, Validation, draw_curves
+from distill.pretraining import Pretraining, Silent, Validation
+from distill.report.curves import draw_curves
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.teacher import LiveTeacher
@@ -69,17 +70,15 @@ class Config(TrainConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        weights = {name: value for name, value in vars(self).items() if name.endswith("_weight")}
-        if min(weights.values()) < 0 or max(weights.values()) == 0:
-            raise ValueError(f"{', '.join(f'--{name}' for name in weights)}: expected none below 0, and one above it")
+        check_weights(self)
         for name, choices in (("layout", LAYOUTS), ("kl_on", PLACES), ("cos_on", COS_PLACES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected one of {', '.join(choices)}")
         if not 0 < self.mlm_probability < 1:
             raise ValueError(f"--mlm_probability {self.mlm_probability}: expected a number between 0 and 1")
-        if self.temperature <= 0 or self.mlm_smoothing < 0 or self.max_length < 8:
+        if self.temperature <= 0 or self.mlm_smoothing < 0 or self.max_length < SHORTEST:
             raise ValueError(f"--temperature {self.temperature}, --mlm_smoothing {self.mlm_smoothing}, --max_length {self.max_length}: "
-                             "expected a temperature above 0, a smoothing of 0 or more, 8 tokens or more")
+                             f"expected a temperature above 0, a smoothing of 0 or more, {SHORTEST} tokens or more")
         if self.freeze_backbone and self.mlm_weight == 0:
             raise ValueError("--freeze_backbone trains the head alone, by the masked words: give --mlm_weight above 0")
         if self.trim_vocabulary:
@@ -102,7 +101,6 @@ _BATCH = {"max_length": 128, "weight_decay": 0.01}
 # pretraining_kd.md. distilbert: 3.1, 3.2; 4,000 rows a step. minilmv2: 4; relations only. tinybert_general: 5.1; fresh weights.
 # kdslm: 1.1, 1.2, its stated intent (1.6): a teacher that really scores words. tinydistil: 2.1. mlm, head: no teacher; held
 # to what distilbert does. Differs: AdamW's betas and eps are torch's own everywhere (distilbert: 0.9, 0.98, 1e-6).
-PER_TASK = {name: {} for name in ("distilbert", "minilmv2", "tinybert_general", "kdslm", "tinydistil", "mlm", "head")}
 _DISTILBERT = {"learning_rate": 5e-4, "weight_decay": 0.0, "warmup_ratio": 0.05, "max_grad_norm": 5.0, "train_batch_size": 4000,
                "num_train_epochs": 3, "max_length": 512, "token_types": False, "mlm_smoothing": 0.7}
 PRESET_DEFAULTS = {
@@ -121,6 +119,7 @@ PRESET_DEFAULTS = {
     "head": {**_ALONE, "mlm_weight": 1.0, "freeze_backbone": True, "student": "minilm", "learning_rate": 5e-4, "train_batch_size": 256,
              "num_train_epochs": 1, "max_length": 128},
 }
+PER_TASK = {name: {} for name in PRESET_DEFAULTS}  # text is one task
 
 
 def default_preset(words: dict[str, str]) -> str:
@@ -160,7 +159,7 @@ def terms(cfg: Config, student: MaskedLM, teacher: MaskedLM | None) -> list[Weig
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Pre-train cfg.student on cfg.corpus; best/ (a masked language model that every recipe takes as its model), last/ and
     curves.png in run_dir. Returns the scores on the held-out documents."""
-    if task.name != "text":
+    if task is not TEXT:
         raise ValueError(f"pretrain reads text, not {task.name}: `python -m distill train pretrain text --corpus FOLDER`; "
                          f"fine-tune what it makes with `sh scripts/finetune.sh {task.name}`")
     corpus = Corpus.open(cfg.corpus)

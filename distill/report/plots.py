@@ -57,7 +57,7 @@ def curves(runs: Sequence[Run]):
         raise ValueError("it names no term of the loss")
     episodes = {seed: [line for line in log if "policy" in line] for seed, log in logs.items()}
     learns = any(episodes.values())
-    figure, axes = _panels(len(terms) + len(scores) + 2 * learns, f"{runs[0].row} on {runs[0].task.name}")
+    figure, axes = panels(len(terms) + len(scores) + 2 * learns, f"{runs[0].row} on {runs[0].task.name}")
     if learns:
         _draw_policy(axes[-2], episodes)
         _draw_rewards(axes[-1], episodes)
@@ -103,7 +103,7 @@ def _weights(logs: dict[int, list[dict]], term: str) -> str:
 def trade_off(summary: Summary, fact: str):
     """A figure of every system's scores (mean and standard error over seeds) against a Run's `fact`; a panel per column."""
     factor, label = AXES[fact]
-    figure, axes = _panels(len(summary.columns), "")
+    figure, axes = panels(len(summary.columns), "")
     for axis, column in zip(axes, summary.columns, strict=True):
         for index, row in enumerate(summary.rows):
             values, x = list(summary.values(row, column).values()), summary.typical(row, fact, column[0])
@@ -124,7 +124,7 @@ def comparison(summary: Summary):
                for task, split, metric in summary.columns}
     for fact, (factor, label) in BARS.items():
         lengths[label] = {row: (factor * value, 0.0) for row in summary.rows if (value := summary.typical(row, fact)) is not None}
-    figure, axes = _panels(len(lengths), "", BAR * len(summary.rows) + 0.9)
+    figure, axes = panels(len(lengths), "", BAR * len(summary.rows) + 0.9)
     for place, (axis, (label, known)) in enumerate(zip(axes, lengths.items(), strict=True)):
         for index, row in enumerate(summary.rows):
             length, error = known.get(row, (0.0, 0.0))
@@ -137,7 +137,7 @@ def comparison(summary: Summary):
     return figure
 
 
-def _panels(count: int, title: str, height: float = PANEL[1]):
+def panels(count: int, title: str, height: float = PANEL[1]):
     """A figure with `count` panels, PANELS in a line, `height` inches high, and its axes."""
     from matplotlib.figure import Figure  # heavy, and of no use to whoever trains; without pyplot: no display, no global state
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from distill import recipes
-from tests import pretraining, tiny
+from tests import pretraining
 
 ROOT = Path(__file__).resolve().parents[1]
 STRICT = """

@@ -7,6 +7,7 @@ device for good: `python -m tests.second_device FILE` runs the commands in FILE,
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 aten = torch.ops.aten
 BETWEEN_DEVICES = {aten._to_copy.default, aten.copy_.default}
 INDICES_FROM_THE_CPU = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+# autocast_mode.h of torch 2.13, as far as this project's functions go
+LOWERED = {"linear", "matmul", "rmatmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "scaled_dot_product_attention"}
+RAISED = {"layer_norm", "softmax", "log_softmax", "cross_entropy_loss", "nll_loss", "kl_div", "mse_loss", "cosine_similarity", "sum", "cumsum", "norm",
+          "vector_norm", "linalg_vector_norm", "logsumexp", "exp", "log", "log1p", "pow", "rpow", "square", "rsqrt", "reciprocal", "prod"}
 
 
 class Backend(backend_registration._DummyBackendModule):
@@ -29,6 +34,8 @@ class Backend(backend_registration._DummyBackendModule):
 
 backend_registration._setup_privateuseone_for_python_backend("far", Backend())
 FAR = torch.device("far:0")
+autocast_nothing = torch.library.Library("_", "IMPL")  # where no rule is written; Functions has those that are needed
+autocast_nothing.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
 
 
 class Far(torch.Tensor):
@@ -94,8 +101,8 @@ def _here(leaf):
     return leaf.here if isinstance(leaf, Far) else leaf
 
 
-class Literals(TorchFunctionMode):
-    """Tensors that torch makes of numbers without an operation that a Device could see."""
+class Functions(TorchFunctionMode):
+    """What has to be done before torch's dispatch: tensors of literals, and autocast, whose rules for CUDA differ from the CPU's."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -103,7 +110,15 @@ class Literals(TorchFunctionMode):
             return function(*args, **{**kwargs, "device": "cpu"}).to(FAR)
         if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and isinstance(args[1], list):
             args = (args[0], torch.tensor(args[1]), *args[2:])
+        name = getattr(function, "__name__", "").strip("_")
+        if torch.is_autocast_enabled("far") and name in LOWERED | RAISED:
+            args, kwargs = tree_map(partial(_cast, torch.get_autocast_dtype("far") if name in LOWERED else torch.float32), (args, kwargs))
         return function(*args, **kwargs)
+
+
+def _cast(wanted: torch.dtype, leaf):
+    cast = isinstance(leaf, Far) and leaf.dtype in (torch.float32, torch.bfloat16, torch.float16) and leaf.dtype != wanted
+    return leaf.to(wanted) if cast else leaf
 
 
 class Device(TorchDispatchMode):
@@ -133,7 +148,7 @@ def run(commands: list[list[str]]) -> None:
     kmeans.GROUP_BYTES["far"], pace.SIDE["far"] = kmeans.GROUP_BYTES["cuda"], pace.SIDE["cpu"]
     for words in commands:
         Device.operations = 0
-        with Literals(), Device():
+        with Functions(), Device():
             status = main(words)
         print("status", status, "operations", Device.operations, *words[:3], flush=True)
 

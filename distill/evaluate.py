@@ -51,8 +51,11 @@ def encode_for(encoder: Encoder, task: Task, split: str, data_dir: str, max_leng
 
 
 def task_info(task: Task, pooling: str) -> TaskInfo:
-    """What a checkpoint for `task` knows of it."""
-    return TaskInfo(task.name, task.version, task.texts, task.labels, TOKENS if task.spans else pooling, choices=task.num_choices)
+    """What a checkpoint for `task` knows of it. ValueError for a pooling that does not fit the task."""
+    if task.spans != (pooling == TOKENS):
+        raise ValueError(f"--pooling {pooling}: {TOKENS} is how answers in a text are read, and {task.name} has {'them' if task.spans else 'none'}; "
+                         "leave the setting out")
+    return TaskInfo(task.name, task.version, task.texts, task.labels, pooling, choices=task.num_choices)
 
 
 def check_length(encoder: Encoder, length: int) -> None:

@@ -82,6 +82,13 @@ def test_mpdistil_and_the_constant_answer_refuse_them(squad, tiny_bert, tmp_path
     assert "there is no constant one" in capsys.readouterr().err
 
 
+def test_every_token_is_read_and_another_pooling_is_refused(squad, tiny_glue, tiny_bert, tmp_path, capsys):
+    for task, data, pooling, said in (("SQuAD", squad, "cls", "SQuAD has them"), ("CoLA", tiny_glue, "tokens", "CoLA has none")):
+        for recipe in ("finetune", "self_teaching"):
+            assert run("train", recipe, task, "--model", tiny_bert, "--data_dir", data, "--output_dir", tmp_path / "run", "--pooling", pooling) == 1
+            assert f"--pooling {pooling}" in (line := capsys.readouterr().err) and said in line and not (tmp_path / "run").exists()
+
+
 def test_a_copy_without_answers_selects_on_a_part_of_train_or_says_so(squad, tiny_bert, tmp_path, capsys):
     words = ("train", "finetune", "TyDiQA", "--model", tiny_bert, "--data_dir", squad, "--output_dir", tmp_path / "run", "--max_steps", 1, *CUT)
     assert run(*words, "--select_on", "dev") == 1

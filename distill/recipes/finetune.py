@@ -17,7 +17,7 @@ from distill.splits import read_splits, split_fingerprints
 from distill.terms import Labels
 from distill.vocabulary import held_vocabulary
 from models.encoder import Encoder
-from models.heads import POOLINGS
+from models.heads import POOLINGS, TOKENS
 from models.pretrained import load_config, pretrained_encoder
 from models.truncate import parse_layers, truncate
 
@@ -30,12 +30,12 @@ class Config(TaskConfig):
     model: str = setting("microsoft/deberta-v3-large", "hub id, folder, or minilm (the offline encoder)")
     random_init: bool = setting(False, "fresh weights of its shape, not its own: the control without pre-training")
     layers: str = setting("all", "layers to keep of it: all, truncate:N, truncate:half, layers:0,2,4")
-    pooling: str = setting("cls", "what the head reads: cls, first_token or mean; of answers in a text always every token")
+    pooling: str = setting("cls", "what the head reads: cls, first_token or mean; tokens (each of them) for answers in a text, by default")
     head_dropout: float = setting(0.1, "dropout before the last layer of the head")
 
     def __post_init__(self):
         super().__post_init__()
-        if self.pooling not in POOLINGS:
+        if self.pooling not in (*POOLINGS, TOKENS):
             raise ValueError(f"--pooling {self.pooling}: expected one of {', '.join(POOLINGS)}")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"--head_dropout {self.head_dropout}: expected 0 up to (not including) 1")

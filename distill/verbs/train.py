@@ -11,6 +11,7 @@ from distill import recipes, workers
 from distill.config import parse, split_words
 from distill.rundir import RunDir, read_json
 from distill.seeds import SeedFolder, parse_seeds, refuse_seeds
+from models.heads import TOKENS
 
 HELP = ("-h", "--help")
 logger = logging.getLogger(__name__)
@@ -64,8 +65,14 @@ def preset_name(recipe, preset: str | None, words: list[str]) -> str:
 def preset_settings(recipe, task: str, preset: str | None, words: list[str]) -> dict:
     """The settings of a preset for a task: the preset's own defaults under what follows from the task and the task's."""
     preset = preset_name(recipe, preset, words)
-    selection = {"select_on": HELD_OUT} if get_task(task).train_selects else {}
-    return {**recipe.PRESET_DEFAULTS[preset], **selection, **recipe.PER_TASK[preset].get(task, {})}
+    return {**recipe.PRESET_DEFAULTS[preset], **task_settings(recipe, get_task(task)), **recipe.PER_TASK[preset].get(task, {})}
+
+
+def task_settings(recipe, task: Task) -> dict:
+    """What follows from the task, whatever the preset."""
+    selection = {"select_on": HELD_OUT} if task.train_selects else {}
+    reading = {"pooling": TOKENS} if task.spans and hasattr(recipe.Config, "pooling") else {}
+    return selection | reading
 
 
 def _values(words: list[str]) -> dict[str, str]:

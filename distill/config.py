@@ -3,8 +3,10 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Annotated, get_type_hints
 
 from transformers import HfArgumentParser
 
@@ -14,6 +16,26 @@ from distill.optim import OPTIMIZERS
 from distill.schedules import LEARNING_RATE
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """What a setting may be, as a part of its type: `temperature: Annotated[float, ABOVE_0]`."""
+
+    holds: Callable[[object], bool]
+    said: str
+
+
+ABOVE_0 = Allowed(lambda value: 0 < value < math.inf, "a number above 0")
+FROM_0 = Allowed(lambda value: 0 <= value < math.inf, "0 or more")
+FROM_1 = Allowed(lambda value: 1 <= value < math.inf, "1 or more")
+BELOW_1 = Allowed(lambda value: 0 <= value < 1, "0 up to (not including) 1")
+SHARE = Allowed(lambda value: 0 <= value <= 1, "0 to 1")
+PROPER_SHARE = Allowed(lambda value: 0 < value < 1, "a number between 0 and 1")
+
+
+def one_of(choices: Collection[str]) -> Allowed:
+    """One of these words, of which an empty one is the default and goes without saying."""
+    return Allowed(lambda value: value in choices, f"one of {', '.join(filter(None, choices))}")
+
 
 def setting(default, text: str):
     """A field of a config with its default and its help text."""
@@ -21,21 +43,32 @@ def setting(default, text: str):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class Settings:
+    """What a command reads; ValueError for a value that its type does not allow."""
+
+    def __post_init__(self):
+        for name, kind in get_type_hints(type(self), include_extras=True).items():
+            for allowed in getattr(kind, "__metadata__", ()):
+                if not allowed.holds(getattr(self, name)):
+                    raise ValueError(f"--{name} {getattr(self, name)}: expected {allowed.said}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings):
     """What training reads in every recipe; each recipe's Config adds its own fields."""
 
-    learning_rate: float = setting(5e-5, "peak learning rate")
-    num_train_epochs: float = setting(3.0, "passes over the training set")
-    max_steps: int = setting(0, "optimiser steps; 0: as many as num_train_epochs says")
-    train_batch_size: int = setting(32, "examples per optimiser step, over all micro-batches and ranks")
-    max_tokens: int = setting(16384, "padded tokens per micro-batch and rank; accumulation follows from it")
-    optimizer: str = setting("adamw", "adamw or ranger_adabelief")
-    weight_decay: float = setting(0.01, "decoupled weight decay")
-    max_grad_norm: float = setting(1.0, "clip the global gradient norm here; 0: never")
-    lr_scheduler_type: str = setting("linear", "constant, linear, cosine or one_cycle")
-    warmup_ratio: float = setting(0.1, "share of the steps in which the learning rate rises")
-    warmup_steps: int = setting(0, "the same in steps; 0: as warmup_ratio says")
-    seed: int = setting(42, "seed of initialisation, data order and dropout")
+    learning_rate: Annotated[float, ABOVE_0] = setting(5e-5, "peak learning rate")
+    num_train_epochs: Annotated[float, FROM_0] = setting(3.0, "passes over the training set")
+    max_steps: Annotated[int, FROM_0] = setting(0, "optimiser steps; 0: as many as num_train_epochs says")
+    train_batch_size: Annotated[int, ABOVE_0] = setting(32, "examples per optimiser step, over all micro-batches and ranks")
+    max_tokens: Annotated[int, ABOVE_0] = setting(16384, "padded tokens per micro-batch and rank; accumulation follows from it")
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = setting("adamw", "adamw or ranger_adabelief")
+    weight_decay: Annotated[float, FROM_0] = setting(0.01, "decoupled weight decay")
+    max_grad_norm: Annotated[float, FROM_0] = setting(1.0, "clip the global gradient norm here; 0: never")
+    lr_scheduler_type: Annotated[str, one_of(LEARNING_RATE)] = setting("linear", "constant, linear, cosine or one_cycle")
+    warmup_ratio: Annotated[float, BELOW_1] = setting(0.1, "share of the steps in which the learning rate rises")
+    warmup_steps: Annotated[int, FROM_0] = setting(0, "the same in steps; 0: as warmup_ratio says")
+    seed: Annotated[int, FROM_0] = setting(42, "seed of initialisation, data order and dropout")
     bf16: bool | None = setting(None, "bfloat16 autocast; by default where the device multiplies it natively")
     fp16: bool = setting(False, "float16 autocast with a loss scaler (CUDA)")
     compile: bool = setting(False, "torch.compile the student; pays on CUDA, hardly on a CPU")
@@ -43,25 +76,14 @@ class TrainConfig:
                                                  "default without --fsdp")
     fsdp: bool = setting(False, "shard parameters, gradients and optimiser state over the ranks of torchrun (torch's FSDP2), for "
                                 "models that do not fit one device")
-    eval_steps: int = setting(0, "evaluate every so many steps; 0: after every epoch")
+    eval_steps: Annotated[int, FROM_0] = setting(0, "evaluate every so many steps; 0: after every epoch")
     eval_on_start: bool = setting(False, "evaluate before the first step too; logged, never kept as the best")
-    save_steps: int = setting(0, "checkpoint every so many steps; 0: at every evaluation")
-    save_total_limit: int = setting(2, "checkpoints to keep: last/, and before it last.1/ ...")
-    logging_steps: int = setting(10, "write the terms to log.jsonl every so many steps")
+    save_steps: Annotated[int, FROM_0] = setting(0, "checkpoint every so many steps; 0: at every evaluation")
+    save_total_limit: Annotated[int, ABOVE_0] = setting(2, "checkpoints to keep: last/, and before it last.1/ ...")
+    logging_steps: Annotated[int, ABOVE_0] = setting(10, "write the terms to log.jsonl every so many steps")
 
     def __post_init__(self):
-        for name in ("learning_rate", "train_batch_size", "max_tokens", "logging_steps", "save_total_limit"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected a number above 0")
-        for name in ("max_steps", "num_train_epochs", "weight_decay", "max_grad_norm", "warmup_steps", "eval_steps",
-                     "save_steps", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected 0 or more")
-        for name, choices in (("optimizer", OPTIMIZERS), ("lr_scheduler_type", LEARNING_RATE)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected one of {', '.join(choices)}")
-        if not 0 <= self.warmup_ratio < 1:
-            raise ValueError(f"--warmup_ratio {self.warmup_ratio}: expected 0 up to (not including) 1")
+        super().__post_init__()
         for one, other in (("bf16", "fp16"), ("fsdp", "trim_vocabulary"), ("fsdp", "compile")):
             if getattr(self, one) and getattr(self, other):
                 raise ValueError(f"--{one} and --{other} together: choose one")
@@ -72,10 +94,10 @@ class TaskConfig(TrainConfig):
     """What every recipe reads that trains on a task (splits.py)."""
 
     data_dir: str = setting("./glue", "folder of the tasks; the hub is asked where ./glue is missing")
-    max_length: int = setting(0, "tokens per example; 0: the task's own")
-    select_on: str = setting("dev", "what selects the best epoch: dev (the first dev split), or heldout, a fixed tenth of train "
-                                    "that is not trained on; dev is then reported untouched by the selection. heldout by "
-                                    "default for a task that has no other split to spare")
+    max_length: Annotated[int, FROM_0] = setting(0, "tokens per example; 0: the task's own")
+    select_on: Annotated[str, one_of(SELECT_ON)] = setting(
+        "dev", "what selects the best epoch: dev (the first dev split), or heldout, a fixed tenth of train that is not trained on; "
+               "dev is then reported untouched by the selection. heldout by default for a task that has no other split to spare")
     stride: int = setting(Windows.stride, "of answers in a text (SQuAD): tokens that two consecutive windows share")
     max_query_length: int = setting(Windows.question, "of answers in a text (SQuAD): tokens of a question, its rest is cut off")
 
@@ -87,17 +109,13 @@ class TaskConfig(TrainConfig):
     def __post_init__(self):
         super().__post_init__()
         Windows(self.stride, self.max_query_length)  # refuses what makes no sense
-        if self.max_length < 0:
-            raise ValueError(f"--max_length {self.max_length}: expected 0 or more")
-        if self.select_on not in SELECT_ON:
-            raise ValueError(f"--select_on {self.select_on}: expected one of {', '.join(SELECT_ON)}")
 
 
 def check_weights(config) -> None:
-    """ValueError where the weight of a term is below 0, or none is above it."""
+    """ValueError where no term has a weight: nothing would be learned."""
     weights = {name: value for name, value in vars(config).items() if name.endswith("_weight")}
-    if min(weights.values()) < 0 or max(weights.values()) == 0:
-        raise ValueError(f"{', '.join(f'--{name}' for name in weights)}: expected none below 0, and one above it")
+    if not any(weights.values()):
+        raise ValueError(f"{', '.join(f'--{name} {value:g}' for name, value in weights.items())}: expected one above 0, or nothing is learned")
 
 
 def digest(config: dict) -> str:

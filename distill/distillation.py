@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from data_utils.batching import TrainStream
 from data_utils.tasks import Task
-from distill.config import TaskConfig, check_weights, setting
+from distill.config import ABOVE_0, FROM_0, TaskConfig, check_weights, setting
 from distill.engine import fit
 from distill.evaluate import check_length, score
 from distill.objective import Objective
@@ -44,20 +45,16 @@ class DistilConfig(TaskConfig):
     teacher: str = setting("./runs/teacher/best", "checkpoint folder of the teacher")
     student: str = setting("truncate:half", "truncate:N or layers:0,2,4 of the teacher, or a hub id, folder or minilm")
     student_layers: str = setting("all", "layers to keep of a student that is a model of its own: all, truncate:N, layers:0,2")
-    ce_weight: float = setting(1.0, "weight of the loss on the labels")
-    kl_weight: float = setting(1.0, "weight of the teacher's soft targets (for scores: squared error)")
-    temperature: float = setting(2.0, "temperature of the soft targets")
+    ce_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the loss on the labels")
+    kl_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the teacher's soft targets (for scores: squared error)")
+    temperature: Annotated[float, ABOVE_0] = setting(2.0, "temperature of the soft targets")
     freeze_head: bool = setting(False, "keep the teacher's head as it is")
     cache_dir: str = setting("", "folder of the teacher's cached outputs, for runs to share; empty: output_dir, until the run ends")
-    max_cache_gib: float = setting(16.0, "run the teacher at every step where its cached outputs would take more")
+    max_cache_gib: Annotated[float, FROM_0] = setting(16.0, "run the teacher at every step where its cached outputs would take more")
 
     def __post_init__(self):
         super().__post_init__()
         check_weights(self)
-        if self.temperature <= 0:
-            raise ValueError(f"--temperature {self.temperature}: expected a number above 0")
-        if self.max_cache_gib < 0:
-            raise ValueError(f"--max_cache_gib {self.max_cache_gib}: expected 0 or more")
         if self.student_layers != "all" and is_layer_spec(self.student):
             raise ValueError(f"--student_layers {self.student_layers}: --student {self.student} already names layers, the "
                              "teacher's; give one of the two")

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from distill.recipes import finetune, mpdistil, pkd, pretrain, relation_kd, self
 from distill.rundir import RunDir
 from distill.senses.build import SenseConfig
 from distill.senses.dictionary import SenseDictionary
+from distill.verbs.bench import BenchConfig
 from distill.verbs.senses import build_senses
 from distill.verbs.train import preset_settings
 from models.encoder import Encoder
@@ -227,7 +229,12 @@ BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0
        (relation_kd.Config, {"teacher_layer": -1}),
        (SenseConfig, {"cap": 0}), (SenseConfig, {"cap": 10, "num_senses": 20}), (SenseConfig, {"max_length": 0}),
        (SenseConfig, {"restarts": 0}), (SenseConfig, {"max_tokens": 0}), (SenseConfig, {"seed": -1}),
-       (SenseConfig, {"bf16": True, "fp16": True})]
+       (SenseConfig, {"bf16": True, "fp16": True}), (SenseConfig, {"similarity": "cosine"}),
+       (TrainConfig, {"learning_rate": math.nan}), (TrainConfig, {"learning_rate": math.inf}), (TrainConfig, {"weight_decay": math.nan}),
+       (sense_kd.Config, {"kl_weight": math.nan}), (sense_kd.Config, {"relation_heads": 0}), (mpdistil.Config, {"head_dropout": 1.0}),
+       (mpdistil.Config, {"pooling": "tokens"}), (mpdistil.Config, {"alpha": 1.5}), (mpdistil.Config, {"step_every": "epoch"}),
+       (pretrain.Config, {"max_length": 4}), (pretrain.Config, {"cos_on": "all"}), (pretrain.Config, {"mlm_probability": 1.0}),
+       (BenchConfig, {"steps": 1}), (BenchConfig, {"parts": "all"})]
 
 
 @pytest.mark.parametrize("config_class, bad", BAD, ids=lambda value: str(value) if isinstance(value, dict) else value.__module__)

@@ -1,12 +1,13 @@
 """Fine-tune an encoder on a task's labels: the teacher of every method, and the control beside every student."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from data_utils.batching import TrainStream
 from data_utils.tasks import Task
-from distill.config import TaskConfig, setting
+from distill.config import BELOW_1, TaskConfig, one_of, setting
 from distill.engine import fit
 from distill.evaluate import score, task_info
 from distill.objective import Objective
@@ -30,15 +31,9 @@ class Config(TaskConfig):
     model: str = setting("microsoft/deberta-v3-large", "hub id, folder, or minilm (the offline encoder)")
     random_init: bool = setting(False, "fresh weights of its shape, not its own: the control without pre-training")
     layers: str = setting("all", "layers to keep of it: all, truncate:N, truncate:half, layers:0,2,4")
-    pooling: str = setting("cls", "what the head reads: cls, first_token or mean; tokens (each of them) for answers in a text, by default")
-    head_dropout: float = setting(0.1, "dropout before the last layer of the head")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.pooling not in (*POOLINGS, TOKENS):
-            raise ValueError(f"--pooling {self.pooling}: expected one of {', '.join(POOLINGS)}")
-        if not 0 <= self.head_dropout < 1:
-            raise ValueError(f"--head_dropout {self.head_dropout}: expected 0 up to (not including) 1")
+    pooling: Annotated[str, one_of((*POOLINGS, TOKENS))] = setting(
+        "cls", "what the head reads: cls, first_token or mean; tokens (each of them) for answers in a text, by default")
+    head_dropout: Annotated[float, BELOW_1] = setting(0.1, "dropout before the last layer of the head")
 
 
 # paper: skd.md 1.3, DeBERTa-v3-large, first_token pooling. Differs: torch's AdamW, with bias correction.

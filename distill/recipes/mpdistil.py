@@ -14,6 +14,7 @@ they are used, and what selects is a further tenth of train. --preset paper keep
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Annotated
 
 import torch
 
@@ -22,7 +23,7 @@ from data_utils.draws import HELD_OUT, split_quiz
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task, get_task
 from distill import workers
-from distill.config import TaskConfig, setting
+from distill.config import ABOVE_0, BELOW_1, FROM_0, SHARE, TaskConfig, one_of, setting
 from distill.curriculum import POLICIES, Curriculum, Settings
 from distill.distillation import Distillation
 from distill.engine import fit
@@ -41,6 +42,7 @@ from distill.terms import ClsStates, Labels, SoftTargets, Term
 from distill.vocabulary import held_vocabulary
 from models.checkpoint import load_encoder
 from models.encoder import Encoder
+from models.heads import POOLINGS
 from models.multitask import MultiTask
 from models.truncate import parse_layers, truncate
 from models.weights import fingerprint
@@ -56,46 +58,37 @@ class Config(TaskConfig):
     stages_dir: str = setting("", "folder of those fits, for runs to share that differ in what comes after; empty: output_dir")
     model: str = setting("bert-base-uncased", "the teacher before it is fine-tuned: hub id, folder, or minilm")
     student: str = setting("truncate:half", "truncate:N or layers:0,2,4 of the teacher")
-    pooling: str = setting("mean", "what the heads read: cls, first_token or mean")
-    head_dropout: float = setting(0.1, "dropout before a head's last layer")
+    pooling: Annotated[str, one_of(POOLINGS)] = setting("mean", "what the heads read: cls, first_token or mean")
+    head_dropout: Annotated[float, BELOW_1] = setting(0.1, "dropout before a head's last layer")
     tasks: str = setting("", "the other tasks of the curriculum, joined by commas")
-    teacher_learning_rate: float = setting(2e-5, "peak learning rate of the teacher")
-    teacher_epochs: float = setting(3.0, "passes of the teacher over the training set")
-    alpha: float = setting(0.5, "weight of the soft targets; that of the labels is 1 - alpha")
-    beta: float = setting(100.0, "weight of the mean squared difference of normalised [CLS] states")
-    temperature: float = setting(5.0, "temperature of the soft targets")
-    soft_loss: str = setting("kl", "of the soft targets: kl, or mse_prob, the squared error of probabilities")
+    teacher_learning_rate: Annotated[float, ABOVE_0] = setting(2e-5, "peak learning rate of the teacher")
+    teacher_epochs: Annotated[float, ABOVE_0] = setting(3.0, "passes of the teacher over the training set")
+    alpha: Annotated[float, SHARE] = setting(0.5, "weight of the soft targets; that of the labels is 1 - alpha")
+    beta: Annotated[float, FROM_0] = setting(100.0, "weight of the mean squared difference of normalised [CLS] states")
+    temperature: Annotated[float, ABOVE_0] = setting(5.0, "temperature of the soft targets")
+    soft_loss: Annotated[str, one_of(SOFT_LOSSES)] = setting("kl", "of the soft targets: kl, or mse_prob, the squared error of probabilities")
     layer_map: str = setting("skip", "layers whose [CLS] states are compared: skip, last, first, uniform, or pairs as 1:2,2:4")
-    schedule: str = setting("sequential", "student, then meta-teacher; or interleaved, epoch by epoch: the meta-teacher teaches on")
-    meta_learning_rate: float = setting(1e-3, "learning rate of the meta-teacher's last layer")
-    meta_epochs: float = setting(10.0, "passes of the meta-teacher over the quiz")
+    schedule: Annotated[str, one_of(SCHEDULES)] = setting(
+        "sequential", "student, then meta-teacher; or interleaved, epoch by epoch: the meta-teacher teaches on")
+    meta_learning_rate: Annotated[float, ABOVE_0] = setting(1e-3, "learning rate of the meta-teacher's last layer")
+    meta_epochs: Annotated[float, ABOVE_0] = setting(10.0, "passes of the meta-teacher over the quiz")
     use_comp_loss: bool = setting(False, "the meta-teacher competes with the student instead of collaborating")
     compete: bool = setting(True, "the student of the curriculum lowers its doubt too, against the meta-teacher's")
-    policy: str = setting("learned", "which task comes next: learned, random, or main (the main task alone)")
-    policy_learning_rate: float = setting(1e-2, "learning rate of the policy")
-    reward_function: str = setting("binary", "of a quiz example: binary, whether the student beats the meta-teacher, or real, by how much")
-    num_episodes: int = setting(200, "passes over the quiz")
-    eval_episodes: int = setting(10, "evaluate the curriculum's student after every so many episodes")
-    episode_batch_size: int = setting(8, "examples of a batch of the curriculum")
-    episode_learning_rate: float = setting(3e-5, "learning rate of the student in the curriculum")
-    step_every: str = setting("action", "the student steps after every action, or episode: once, over all its batches")
+    policy: Annotated[str, one_of(POLICIES)] = setting("learned", "which task comes next: learned, random, or main (the main task alone)")
+    policy_learning_rate: Annotated[float, ABOVE_0] = setting(1e-2, "learning rate of the policy")
+    reward_function: Annotated[str, one_of(REWARDS)] = setting(
+        "binary", "of a quiz example: binary, whether the student beats the meta-teacher, or real, by how much")
+    num_episodes: Annotated[int, ABOVE_0] = setting(200, "passes over the quiz")
+    eval_episodes: Annotated[int, ABOVE_0] = setting(10, "evaluate the curriculum's student after every so many episodes")
+    episode_batch_size: Annotated[int, ABOVE_0] = setting(8, "examples of a batch of the curriculum")
+    episode_learning_rate: Annotated[float, ABOVE_0] = setting(3e-5, "learning rate of the student in the curriculum")
+    step_every: Annotated[str, one_of(("action", "episode"))] = setting(
+        "action", "the student steps after every action, or episode: once, over all its batches")
 
     def __post_init__(self):
         super().__post_init__()
-        for name, known in (("soft_loss", SOFT_LOSSES), ("schedule", SCHEDULES), ("policy", POLICIES), ("reward_function", REWARDS),
-                            ("step_every", ("action", "episode"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected {' or '.join(known)}")
-        for name in ("teacher_learning_rate", "teacher_epochs", "temperature", "meta_learning_rate", "meta_epochs", "policy_learning_rate",
-                     "num_episodes", "eval_episodes", "episode_batch_size", "episode_learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected a number above 0")
         if self.fsdp:
             raise ValueError("--fsdp: MPDistil's fits read and answer with whole models; leave it out")
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"--alpha {self.alpha}: expected 0 to 1")
-        if self.beta < 0:
-            raise ValueError(f"--beta {self.beta}: expected 0 or more")
 
 
 # paper: the published code (mpdistil.md 2 and 4), its schedule and its selection on dev. Differs: the optimiser starts again

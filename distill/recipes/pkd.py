@@ -5,10 +5,11 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from data_utils.tasks import Task
 from distill import distillation
-from distill.config import setting
+from distill.config import FROM_0, setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import layer_pairs
 from distill.presets import LARGE, SMALL, SMALL_TASKS
@@ -24,7 +25,7 @@ default_preset = distillation.default_preset
 class Config(DistilConfig):
     """Settings of patient distillation."""
 
-    cls_weight: float = setting(1.0, "weight of the [CLS] states")
+    cls_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the [CLS] states")
     layer_map: str = setting("skip", "skip, last, uniform, or pairs student:teacher as 1:2,2:4")
 
 

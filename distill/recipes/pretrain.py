@@ -9,6 +9,7 @@ the control, and with --freeze_backbone the way to a head for an encoder that ha
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 
@@ -17,7 +18,7 @@ from data_utils.tasks import TEXT, Task
 from data_utils.text.batches import TextStream, fixed_batches
 from data_utils.text.masking import Masking
 from data_utils.text.rows import LAYOUTS, SHORTEST
-from distill.config import TrainConfig, check_weights, setting
+from distill.config import ABOVE_0, FROM_0, FROM_1, PROPER_SHARE, Allowed, TrainConfig, check_weights, one_of, setting
 from distill.distillation import WeightedTerm
 from distill.engine import fit
 from distill.evaluate import EVAL_TOKENS, check_length
@@ -45,40 +46,34 @@ class Config(TrainConfig):
 
     output_dir: str = setting("./runs/pretrained", "the run directory")
     corpus: str = setting("./corpus", "the packed text (python -m distill data pack)")
-    layout: str = setting("blocks", "rows of text: blocks (cut without regard to documents), packed (pieces of documents, several to a "
-                                    "row, which do not see each other), padded (a piece to a row)")
-    max_length: int = setting(128, "tokens of a row")
+    layout: Annotated[str, one_of(LAYOUTS)] = setting(
+        "blocks", "rows of text: blocks (cut without regard to documents), packed (pieces of documents, several to a row, which do "
+                  "not see each other), padded (a piece to a row)")
+    max_length: Annotated[int, Allowed(lambda value: value >= SHORTEST, f"{SHORTEST} tokens or more")] = setting(128, "tokens of a row")
     teacher: str = setting("google-bert/bert-base-uncased", "masked language model: hub id or folder")
     student: str = setting("layers:0,2,4,7,9,11", "layers of the teacher (uniform:N, truncate:N, layers:0,2), or a hub id or folder")
     random_init: bool = setting(False, "a student of this shape with fresh weights")
     token_types: bool = setting(True, "keep the student's token types; DistilBERT has one for all tokens")
     freeze_backbone: bool = setting(False, "train the head alone, a fresh one where the student has none")
-    mlm_probability: float = setting(0.15, "share of the tokens that are masked")
-    mlm_smoothing: float = setting(0.0, "mask tokens by their count to the minus this, so that rare ones are learned; 0: all alike")
-    mlm_weight: float = setting(2.0, "weight of the masked words")
-    kl_weight: float = setting(5.0, "weight of the teacher's soft targets over the vocabulary")
-    kl_on: str = setting("tokens", "where soft targets are read: tokens (all) or masked")
-    temperature: float = setting(2.0, "temperature of the soft targets")
-    cos_weight: float = setting(1.0, "weight of the directions of hidden states")
-    cos_on: str = setting("tokens", "where directions are compared: tokens (all) or cls")
-    hidden_weight: float = setting(0.0, "weight of the squared error of hidden states")
-    attention_weight: float = setting(0.0, "weight of the squared error of attention scores")
+    mlm_probability: Annotated[float, PROPER_SHARE] = setting(0.15, "share of the tokens that are masked")
+    mlm_smoothing: Annotated[float, FROM_0] = setting(
+        0.0, "mask tokens by their count to the minus this, so that rare ones are learned; 0: all alike")
+    mlm_weight: Annotated[float, FROM_0] = setting(2.0, "weight of the masked words")
+    kl_weight: Annotated[float, FROM_0] = setting(5.0, "weight of the teacher's soft targets over the vocabulary")
+    kl_on: Annotated[str, one_of(PLACES)] = setting("tokens", "where soft targets are read: tokens (all) or masked")
+    temperature: Annotated[float, ABOVE_0] = setting(2.0, "temperature of the soft targets")
+    cos_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the directions of hidden states")
+    cos_on: Annotated[str, one_of(COS_PLACES)] = setting("tokens", "where directions are compared: tokens (all) or cls")
+    hidden_weight: Annotated[float, FROM_0] = setting(0.0, "weight of the squared error of hidden states")
+    attention_weight: Annotated[float, FROM_0] = setting(0.0, "weight of the squared error of attention scores")
     layer_map: str = setting("top", "layers of cos, hidden and attention: top, uniform, skip, last, first, or pairs student:teacher")
-    relation_weight: float = setting(0.0, "weight of MiniLMv2's relations")
-    relation_heads: int = setting(48, "relation heads, a divisor of both widths")
-    relation_layer: int = setting(0, "the teacher's layer whose relations are learned; 0: as MiniLMv2 chooses")
+    relation_weight: Annotated[float, FROM_0] = setting(0.0, "weight of MiniLMv2's relations")
+    relation_heads: Annotated[int, FROM_1] = setting(48, "relation heads, a divisor of both widths")
+    relation_layer: Annotated[int, FROM_0] = setting(0, "the teacher's layer whose relations are learned; 0: as MiniLMv2 chooses")
 
     def __post_init__(self):
         super().__post_init__()
         check_weights(self)
-        for name, choices in (("layout", LAYOUTS), ("kl_on", PLACES), ("cos_on", COS_PLACES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected one of {', '.join(choices)}")
-        if not 0 < self.mlm_probability < 1:
-            raise ValueError(f"--mlm_probability {self.mlm_probability}: expected a number between 0 and 1")
-        if self.temperature <= 0 or self.mlm_smoothing < 0 or self.max_length < SHORTEST:
-            raise ValueError(f"--temperature {self.temperature}, --mlm_smoothing {self.mlm_smoothing}, --max_length {self.max_length}: "
-                             f"expected a temperature above 0, a smoothing of 0 or more, {SHORTEST} tokens or more")
         if self.freeze_backbone and self.mlm_weight == 0:
             raise ValueError("--freeze_backbone trains the head alone, by the masked words: give --mlm_weight above 0")
         if self.trim_vocabulary:

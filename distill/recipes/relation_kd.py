@@ -9,10 +9,11 @@ Differs: divided by the tokens of the step, not by those of each example.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from data_utils.tasks import Task
 from distill import distillation
-from distill.config import setting
+from distill.config import FROM_0, FROM_1, setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import relation_pair
 from distill.presets import LARGE, SMALL, SMALL_TASKS
@@ -28,14 +29,9 @@ default_preset = distillation.default_preset
 class Config(DistilConfig):
     """Settings of relation distillation."""
 
-    relation_weight: float = setting(1.0, "weight of the relations")
-    relation_heads: int = setting(48, "relation heads, a divisor of both widths")
-    teacher_layer: int = setting(0, "whose relations are learned; 0: the last, the 21st of 24")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.teacher_layer < 0:
-            raise ValueError(f"--teacher_layer {self.teacher_layer}: expected a layer from 1 (0: the usual one)")
+    relation_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the relations")
+    relation_heads: Annotated[int, FROM_1] = setting(48, "relation heads, a divisor of both widths")
+    teacher_layer: Annotated[int, FROM_0] = setting(0, "whose relations are learned; 0: the last, the 21st of 24")
 
 
 # paper: pretraining_kd.md 4 (relations alone, as the authors say of more terms that they lower results; AdamW at 6e-4,

@@ -21,6 +21,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated
 
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from data_utils.batching import TrainStream
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task
 from distill import workers
-from distill.config import setting
+from distill.config import FROM_0, check_weights, setting
 from distill.engine import fit
 from distill.evaluate import score
 from distill.losses import span_symmetric_kl, squared_error, symmetric_kl
@@ -58,16 +59,14 @@ class Config(finetune.Config):
     output_dir: str = setting("./runs/self_taught", "the run directory")
     model: str = setting("google-bert/bert-base-uncased", "hub id, folder, or minilm (the offline encoder)")
     schedule: str = setting("all,half", "exits, each the teacher of the next: numbers of layers, all or half of them; 24,20,16,12")
-    kl_weight: float = setting(0.5, "weight of the divergence between the exits (for scores: squared error)")
-    student_ce_weight: float = setting(0.0, "weight of the loss on the labels at the student exit")
+    kl_weight: Annotated[float, FROM_0] = setting(0.5, "weight of the divergence between the exits (for scores: squared error)")
+    student_ce_weight: Annotated[float, FROM_0] = setting(0.0, "weight of the loss on the labels at the student exit")
     detach_teacher: bool = setting(False, "the divergence moves the student alone (stop-gradient)")
     eval_on_start: bool = setting(True, "evaluate before the first step too; logged, never kept as the best")
 
     def __post_init__(self):
         super().__post_init__()
-        if min(self.kl_weight, self.student_ce_weight) < 0 or self.kl_weight == self.student_ce_weight == 0:
-            raise ValueError(f"--kl_weight {self.kl_weight}, --student_ce_weight {self.student_ce_weight}: expected none below 0, "
-                             "and one above it, or the student learns nothing")
+        check_weights(self)
 
 
 # base, large: Table 7 of the paper (self_teaching.md 3); AdamW at a constant rate, without warm-up or clipping (1.6), mean

@@ -9,10 +9,11 @@ unless one is given, is relation_kd's.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from data_utils.tasks import Task
 from distill import distillation, workers
-from distill.config import setting
+from distill.config import ABOVE_0, FROM_0, FROM_1, one_of, setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import relation_pair
 from distill.presets import LARGE, SMALL, SMALL_TASKS
@@ -21,7 +22,7 @@ from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
 from distill.terms import Relations, Senses
 from models.encoder import Encoder
-from models.heads import SenseLookup, check_similarity
+from models.heads import SIMILARITIES, SenseLookup
 
 default_preset = distillation.default_preset
 
@@ -31,23 +32,16 @@ class Config(DistilConfig):
     """Settings of a sense distillation run."""
 
     senses: str = setting("./runs/senses", "the teacher's sense dictionary")
-    head_input: str = setting("continuous", "what the head reads: continuous states, or the chosen senses")
-    sense_weight: float = setting(1.0, "weight of the sense loss")
+    head_input: Annotated[str, one_of(("continuous", "senses"))] = setting(
+        "continuous", "what the head reads: continuous states, or the chosen senses")
+    sense_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the sense loss")
     special_senses: bool = setting(False, "train the senses of [CLS] and [SEP] too")
-    similarity: str = setting("", "how a state's sense is chosen: distance or dot; empty: as the dictionary says")
-    sense_temperature: float = setting(1.0, "temperature of the sense loss")
+    similarity: Annotated[str, one_of(("", *SIMILARITIES))] = setting(
+        "", "how a state's sense is chosen: distance or dot; empty: as the dictionary says")
+    sense_temperature: Annotated[float, ABOVE_0] = setting(1.0, "temperature of the sense loss")
     soft_senses: bool = setting(False, "learn the teacher's whole distribution over senses, not its choice alone")
-    relation_weight: float = setting(0.0, "weight of relation_kd's relations, beside the senses")
-    relation_heads: int = setting(48, "relation heads, a divisor of both widths")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.similarity:
-            check_similarity(self.similarity)
-        if self.sense_temperature <= 0:
-            raise ValueError(f"--sense_temperature {self.sense_temperature}: expected a number above 0")
-        if self.head_input not in ("continuous", "senses"):
-            raise ValueError(f"--head_input {self.head_input}: expected continuous or senses")
+    relation_weight: Annotated[float, FROM_0] = setting(0.0, "weight of relation_kd's relations, beside the senses")
+    relation_heads: Annotated[int, FROM_1] = setting(48, "relation heads, a divisor of both widths")
 
 
 # paper: skd.md 3.3, DeBERTa-v3, global batch 192, Ranger-AdaBelief under one cycle, the sense loss alone, head frozen.

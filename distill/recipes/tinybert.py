@@ -9,10 +9,11 @@ Differs: one learning rate for both parts; no augmented data; W only where width
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from data_utils.tasks import Task
 from distill import distillation
-from distill.config import setting
+from distill.config import FROM_0, PROPER_SHARE, setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import layer_pairs
 from distill.presets import LARGE, SMALL, SMALL_TASKS
@@ -29,15 +30,14 @@ default_preset = distillation.default_preset
 class Config(DistilConfig):
     """Settings of TinyBERT's task distillation."""
 
-    hidden_weight: float = setting(1.0, "weight of the hidden states, the embeddings among them")
-    attention_weight: float = setting(1.0, "weight of the attention scores")
+    hidden_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the hidden states, the embeddings among them")
+    attention_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the attention scores")
     layer_map: str = setting("uniform", "uniform, skip, last, or pairs student:teacher as 0:0,1:2,2:4")
-    intermediate_share: float = setting(0.5, "share of the steps that learns hidden states and attention, before the answers")
+    intermediate_share: Annotated[float, PROPER_SHARE] = setting(
+        0.5, "share of the steps that learns hidden states and attention, before the answers")
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 < self.intermediate_share < 1:
-            raise ValueError(f"--intermediate_share {self.intermediate_share}: expected a number between 0 and 1")
         for part, one, other in (("before", "hidden", "attention"), ("after", "ce", "kl")):
             if getattr(self, f"{one}_weight") == getattr(self, f"{other}_weight") == 0:
                 raise ValueError(f"--{one}_weight 0 and --{other}_weight 0: the steps {part} --intermediate_share would learn "

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from data_utils.batching import collate, sequential_batches
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task
 from distill import workers
-from distill.config import setting
+from distill.config import FROM_0, FROM_1, Settings, one_of, setting
 from distill.evaluate import check_length
 from distill.kmeans import GROUP_BYTES, kmeans, plan_groups
 from distill.precision import autocast, check_precision
@@ -31,39 +32,35 @@ from distill.senses.sample import Sample, sample_occurrences
 from distill.senses.states import DeviceStates, MappedStates, mapped_array, sampled_states
 from distill.sharding import placed
 from models.encoder import Encoder
-from models.heads import check_similarity
+from models.heads import SIMILARITIES
 
 MARK_SECONDS = 20.0  # a killed build repeats at most this much
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SenseConfig:
+class SenseConfig(Settings):
     """Settings of a build. Published: num_senses 20, cap 1000, the last layer, the dot product (skd.md 2 and 3.2)."""
 
     output_dir: str = setting("./runs/senses", "the folder of the dictionary")
     teacher: str = setting("./runs/teacher/best", "checkpoint folder of the teacher")
     data_dir: str = setting("./glue", "folder of the tasks")
     corpus: str = setting("task", "whose tokens: task (its train set), glue (all train sets there), or a text/JSON file")
-    num_senses: int = setting(20, "senses per type; a type with no more occurrences keeps its vectors as they are")
-    cap: int = setting(1000, "sampled occurrences per type")
+    num_senses: Annotated[int, FROM_1] = setting(20, "senses per type; a type with no more occurrences keeps its vectors as they are")
+    cap: Annotated[int, FROM_1] = setting(1000, "sampled occurrences per type")
     layer: int = setting(-1, "hidden states of this layer: 0 the embeddings, -1 the last layer")
-    similarity: str = setting("distance", "a state's sense is the nearest (distance), or that of the largest dot product (dot)")
-    max_length: int = setting(128, "tokens per sequence")
-    restarts: int = setting(1, "k-means runs per type; the best is kept")
-    seed: int = setting(42, "seed of sample and clustering")
-    max_tokens: int = setting(8192, "padded tokens per teacher batch")
+    similarity: Annotated[str, one_of(SIMILARITIES)] = setting(
+        "distance", "a state's sense is the nearest (distance), or that of the largest dot product (dot)")
+    max_length: Annotated[int, FROM_1] = setting(128, "tokens per sequence")
+    restarts: Annotated[int, FROM_1] = setting(1, "k-means runs per type; the best is kept")
+    seed: Annotated[int, FROM_0] = setting(42, "seed of sample and clustering")
+    max_tokens: Annotated[int, FROM_1] = setting(8192, "padded tokens per teacher batch")
     bf16: bool | None = setting(None, "bfloat16 teacher; by default where the device multiplies it natively")
     fp16: bool = setting(False, "float16 teacher (CUDA)")
     fsdp: bool = setting(False, "shard the teacher over the ranks of torchrun, where it does not fit one device")
 
     def __post_init__(self):
-        check_similarity(self.similarity)
-        for name in ("num_senses", "cap", "max_length", "restarts", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected 1 or more")
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed}: expected 0 or more")
+        super().__post_init__()
         if self.bf16 and self.fp16:
             raise ValueError("--bf16 and --fp16 together: choose one")
         if self.cap < self.num_senses:

@@ -4,12 +4,13 @@ import importlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from distill import workers
 from distill.bench import profile
 from distill.bench.records import SpeedRecord, record_of, speed_table
 from distill.bench.timing import calibrate, measure
-from distill.config import parse, setting
+from distill.config import FROM_1, Allowed, Settings, parse, setting
 from distill.precision import check_precision
 from distill.report import write_records
 
@@ -20,16 +21,16 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
+class BenchConfig(Settings):
     """What is measured, on what, and how often."""
 
     parts: str = setting(",".join(PARTS), f"the parts to measure, separated by commas; {', '.join(LONG)} (long, or of many GiB) besides")
     task: str = setting("demo", "whose training text; CoLA or SST-2 for the figures in README")
     data_dir: str = setting("./glue", "folder of the tasks")
     model: str = setting("minilm", "the encoder that is trained, and whose states are clustered")
-    rounds: int = setting(5, "rounds of each side, after one to warm up")
-    steps: int = setting(16, "training steps in a round")
-    tokens: int = setting(400_000, "tokens of text whose states are clustered")
+    rounds: Annotated[int, FROM_1] = setting(5, "rounds of each side, after one to warm up")
+    steps: Annotated[int, Allowed(lambda value: value >= 2, "2 or more")] = setting(16, "training steps in a round")
+    tokens: Annotated[int, Allowed(lambda value: value >= 1000, "1000 or more")] = setting(400_000, "tokens of text whose states are clustered")
     quick: bool = setting(False, f"fewer: {', '.join(f'{name} {value}' for name, value in QUICK.items())}")
     bf16: bool | None = setting(None, "bfloat16 on our side; by default where the device multiplies it natively")
     fp16: bool = setting(False, "float16 on our side (CUDA)")
@@ -37,12 +38,10 @@ class BenchConfig:
     records: str = setting("", "a file to add the records to, scripts/speed.jsonl for README's table; empty: none")
 
     def __post_init__(self):
+        super().__post_init__()
         unknown = [part for part in self.parts.split(",") if part not in PARTS + LONG]
         if unknown:
             raise ValueError(f"--parts {self.parts}: no part {unknown[0]!r}; there are {', '.join(PARTS + LONG)}")
-        for name, least in (("rounds", 1), ("steps", 2), ("tokens", 1000)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected {least} or more")
         if self.records and not Path(self.records).parent.is_dir():
             raise ValueError(f"--records {self.records}: there is no folder {Path(self.records).parent}; make it first")
 

@@ -50,17 +50,18 @@ def chosen_row(name: str, rows: Sequence[str], option: str) -> str:
 
 
 def table(records: Sequence[Record], baseline: str = "") -> str:
-    """A markdown table: systems down, task and metric across, in the order in which they first appear.
+    """A markdown table: systems down, task and metric across, in the order in which they first appear. A system that answers in several
+    ways (the teacher exit of self-teaching) has a row for each.
 
     With the name of a row as `baseline`, what is better than it beyond chance is bold: Difference.is_gain of the
     difference paired by seed, since records hold no predictions.
     """
     values: dict[str, dict[Column, dict[int, float]]] = {}
     for record in records:
-        column = (record.task, record.split, record.metric)
-        values.setdefault(record.row, {}).setdefault(column, {})[record.seed] = record.value
+        split, comma, reading = record.split.partition(",")
+        values.setdefault(f"{record.row}{comma}{reading}", {}).setdefault((record.task, split, record.metric), {})[record.seed] = record.value
     tasks = list(dict.fromkeys(record.task for record in records))
-    columns = sorted(dict.fromkeys((record.task, record.split, record.metric) for record in records), key=lambda column: tasks.index(column[0]))
+    columns = sorted(dict.fromkeys(column for found in values.values() for column in found), key=lambda column: tasks.index(column[0]))
     control = values[chosen_row(baseline, list(values), "baseline")] if baseline else {}
 
     def is_gain(found: dict[Column, dict[int, float]], column: Column) -> bool:

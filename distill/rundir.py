@@ -245,6 +245,10 @@ class RunDir:
             raise ValueError(f"{self.path} is not finished: run its command again, it goes on from {self.last}")
         return Scores.from_json(read_json(self.scores_file))
 
+    def finish_stage(self, scores: dict) -> None:
+        """finish() of a stage, on every rank, with the seconds that its log accounts for: no command measured it alone."""
+        workers.on_main(lambda: self.finish({**scores, "seconds": round(self.logged_seconds(), 1)}))
+
     def finish(self, scores: dict) -> None:
         """Write the final scores, then DONE: a folder with DONE is complete. Earlier checkpoints than last/ go, and cached
         outputs of a teacher, which can be many times as large as all else."""

@@ -184,8 +184,7 @@ class Stages:
             return place
         place.begin(settings, facts)
         scores = make(place)
-        found = {"seconds": round(place.logged_seconds(), 1), **(scores.to_json() if scores else {"values": {}, "selection": 0.0})}
-        workers.on_main(partial(place.finish, found))
+        place.finish_stage(scores.to_json() if scores else {"values": {}, "selection": 0.0})
         return place
 
 

@@ -20,7 +20,6 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated
 
 from torch import Tensor
@@ -28,7 +27,6 @@ from torch import Tensor
 from data_utils.batching import TrainStream
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task
-from distill import workers
 from distill.config import FROM_0, check_weights, setting
 from distill.engine import fit
 from distill.evaluate import score
@@ -148,8 +146,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
         place = run_dir.stage(f"{above}-{below}")
         if not place.is_done():
             place.begin(replace(cfg, output_dir=str(place.path), schedule=f"{above},{below}"), facts)
-            scores = teach(network, below, cfg, task, place, train, evaluation).to_json()
-            workers.on_main(partial(place.finish, {**scores, "seconds": round(place.logged_seconds(), 1)}))
+            place.finish_stage(teach(network, below, cfg, task, place, train, evaluation).to_json())
         network = load_encoder(place.best)
         facts = {**facts, "stage before": fingerprint(place.best)}
     return teach(network, last, cfg, task, run_dir, train, evaluation)

@@ -29,7 +29,10 @@ for task in $TASKS; do
     OUT=$RUNS/$task
     train finetune teacher "teacher" --model "$MODEL"
     for seed in $SEEDS; do
-        "$PYTHON" -m distill senses build "$task" --data_dir "$DATA" --teacher "$OUT/teacher/seed-$seed/best" --output_dir "$OUT/senses/seed-$seed"
+        teacher=$OUT/teacher/seed-$seed senses=$OUT/senses/seed-$seed read=$OUT/teacher-$seed.json
+        "$PYTHON" -m distill senses build "$task" --data_dir "$DATA" --teacher "$teacher/best" --output_dir "$senses"
+        "$PYTHON" -m distill evaluate "$task" --data_dir "$DATA" --checkpoint "$teacher" --senses "$senses" --output "$read"
+        "$PYTHON" -m distill report --records "$RECORDS" add "$TABLE" "teacher with senses" "$teacher" --scores "$read"
     done
     SENSES="$OUT/senses/seed-{seed}"
     train finetune control "control: fine-tuned, not distilled" --model "$MODEL" --layers truncate:half

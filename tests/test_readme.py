@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from data_utils.tasks import task_names
+from distill.report import read_records
 from distill.report.tables import render
 from distill.verbs.report import all_tables
 
@@ -19,6 +20,11 @@ def test_every_script_that_it_names_exists():
     named = set(re.findall(r"\bsh ((?:scripts/)?\w+\.sh)", README))
     assert named >= {"scripts/quickstart.sh", "scripts/test.sh", "r1_teacher_model.sh", "run_eval_student.sh"}
     assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_a_number_that_is_made_again_has_a_record():
+    (named,) = re.findall(r"reproduce\.sh ([0-9a-f]{8})", README)
+    assert named in {record.id for record in read_records(ROOT / "scripts" / "results.jsonl")}
 
 
 def test_every_task_is_listed():

@@ -65,6 +65,21 @@ def test_a_system_that_answers_in_two_ways_has_a_row_for_each():
     assert table(both).splitlines() == ["| | MRPC dev, f1 |", "|---|---|", "| teacher | 80.0 (1) |", "| exits | 70.0 (1) |", "| exits, upper | 75.0 (1) |"]
 
 
+def test_what_is_kept_of_the_teacher_is_a_mean_over_its_tasks_for_each_seed_that_has_them():
+    def both(row, values):
+        return [record(row, value, seed, task) for task, by_seed in values.items() for seed, value in enumerate(by_seed)]
+
+    records = [*both("teacher", {"MRPC": (0.8, 0.8), "CoLA": (0.5, 0.4), "SST-2": (0.9,)}), *both("student", {"MRPC": (0.72, 0.8), "CoLA": (0.4, 0.4)}),
+               *both("half", {"MRPC": (0.8, 0.8)})]
+    header, _, *lines = table(records, teacher="teacher").splitlines()
+    assert header.endswith("| kept of the teacher's, mean over MRPC, CoLA |")
+    assert [line.split(" | ")[-1] for line in lines] == ["100.0 ± 0.0 (2) |", "92.5 ± 7.5 (2) |", "- |"]  # (0.9 + 0.8) / 2 and 1
+    marked = "<!-- table main against teacher keeping teacher -->\n<!-- end -->\n"
+    assert table(records, "teacher", "teacher") in render(marked, tables_of(records))
+    with pytest.raises(ValueError, match="--teacher 'teachr' is no row"):
+        table(records, teacher="teachr")
+
+
 def test_rendering_replaces_the_marked_lines_only_and_refuses_an_unknown_table():
     text = "before\n<!-- table main -->\nold\n<!-- end -->\nafter\n"
     rendered = render(text, tables_of([record("teacher", 0.8, 1)]))
@@ -175,6 +190,6 @@ def test_ids_and_the_csv_of_a_table_name_each_record(tmp_path, capsys):
 
 def test_the_speed_table_takes_no_baseline_and_an_unknown_table_is_answered_with_the_list(capsys):
     assert main(["report", "table", "speed", "--baseline", "x"]) == 1
-    assert "each row of the table `speed` names its own" in capsys.readouterr().err
+    assert "each row of the table `speed` names what it is compared with" in capsys.readouterr().err
     assert main(["report", "table", "method"]) == 1
     assert re.search(r"there are choices, .*\bmethods\b", capsys.readouterr().err)

@@ -6,12 +6,14 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import mean
 
 from distill.report import Record
 from distill.report.paired import difference_by_seed
 from distill.scores import mean_and_error
 
 Column = tuple[str, str, str]  # task, split, metric
+Scored = dict[Column, dict[int, float]]  # a system's scores, by seed
 
 
 def cell(values: Sequence[float]) -> str:
@@ -49,28 +51,48 @@ def chosen_row(name: str, rows: Sequence[str], option: str) -> str:
     return name
 
 
-def table(records: Sequence[Record], baseline: str = "") -> str:
+def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> str:
     """A markdown table: systems down, task and metric across, in the order in which they first appear. A system that answers in several
     ways (the teacher exit of self-teaching) has a row for each.
 
     With the name of a row as `baseline`, what is better than it beyond chance is bold: Difference.is_gain of the
-    difference paired by seed, since records hold no predictions.
+    difference paired by seed, since records hold no predictions. With one as `teacher`, the last column says what is kept of it.
     """
-    values: dict[str, dict[Column, dict[int, float]]] = {}
+    values: dict[str, Scored] = {}
     for record in records:
         split, comma, reading = record.split.partition(",")
         values.setdefault(f"{record.row}{comma}{reading}", {}).setdefault((record.task, split, record.metric), {})[record.seed] = record.value
     tasks = list(dict.fromkeys(record.task for record in records))
     columns = sorted(dict.fromkeys(column for found in values.values() for column in found), key=lambda column: tasks.index(column[0]))
     control = values[chosen_row(baseline, list(values), "baseline")] if baseline else {}
+    header = ["", *(f"{task} {split}, {metric}" for task, split, metric in columns)]
+    lines = [[row, *(bold(cell(list(found.get(column, {}).values())), _is_gain(found, control, column)) for column in columns)]
+             for row, found in values.items()]
+    if teacher:
+        whole = most_seeds(values[chosen_row(teacher, list(values), "teacher")])
+        header.append(f"kept of the {teacher}'s, mean over {', '.join(dict.fromkeys(task for task, _, _ in whole))}")
+        lines = [[*line, cell(shares(found, whole))] for line, found in zip(lines, values.values())]
+    return markdown(header, lines)
 
-    def is_gain(found: dict[Column, dict[int, float]], column: Column) -> bool:
-        difference = difference_by_seed(found.get(column, {}), control.get(column, {}))
-        return difference is not None and difference.is_gain
 
-    return markdown(["", *(f"{task} {split}, {metric}" for task, split, metric in columns)],
-                    [[row, *(bold(cell(list(found.get(column, {}).values())), is_gain(found, column)) for column in columns)]
-                     for row, found in values.items()])
+def _is_gain(found: Scored, control: Scored, column: Column) -> bool:
+    difference = difference_by_seed(found.get(column, {}), control.get(column, {}))
+    return difference is not None and difference.is_gain
+
+
+def most_seeds(found: Scored) -> Scored:
+    """The columns that have as many seeds as any."""
+    most = max(map(len, found.values()))
+    return {column: seeds for column, seeds in found.items() if len(seeds) == most}
+
+
+def shares(found: Scored, teacher: Scored) -> list[float]:
+    """What a system keeps of the teacher, one number for each seed that has all of its columns: the mean over tasks of its score divided
+    by the teacher's, a task's score being the mean of its columns (Summary.retention, by seed)."""
+    by_task = {task: [column for column in teacher if column[0] == task] for task, _, _ in teacher}
+    seeds = sorted(set.intersection(*({*found.get(column, {})} & {*scores} for column, scores in teacher.items())))
+    return [mean(mean(found[column][seed] for column in columns) / mean(teacher[column][seed] for column in columns)
+                 for columns in by_task.values()) for seed in seeds]
 
 
 def csv_of(records: Sequence[Record]) -> str:
@@ -79,21 +101,21 @@ def csv_of(records: Sequence[Record]) -> str:
 
 
 def tables_of(records: Sequence[Record]) -> dict[str, Callable[..., str]]:
-    """How every table that the records hold is written, by name: a function of its baseline."""
+    """How every table that the records hold is written, by name: a function of its baseline and its teacher."""
     names = dict.fromkeys(record.table for record in records)
-    return {name: lambda baseline="", name=name: table([record for record in records if record.table == name], baseline)
+    return {name: lambda baseline="", teacher="", name=name: table([record for record in records if record.table == name], baseline, teacher)
             for name in names}
 
 
 def render(text: str, tables: Mapping[str, Callable[..., str]]) -> str:
     """`text` with the lines between `<!-- table NAME -->` and `<!-- end -->` replaced by the table NAME.
 
-    `<!-- table NAME against ROW -->` names its baseline.
+    `<!-- table NAME against ROW keeping ROW -->` names its baseline and its teacher, or one of them.
     """
     def replaced(match: re.Match) -> str:
         if match["name"] not in tables:
             raise ValueError(f"there is no record of the table {match['name']!r}")
-        return f"{match['marker']}\n{tables[match['name']](match['row'] or '')}\n<!-- end -->"
+        return f"{match['marker']}\n{tables[match['name']](match['row'] or '', match['teacher'] or '')}\n<!-- end -->"
 
-    marker = r"(?P<marker><!-- table (?P<name>\S+)(?: against (?P<row>[^\n]+?))? -->)\n.*?<!-- end -->"
+    marker = r"(?P<marker><!-- table (?P<name>\S+)(?: against (?P<row>[^\n]+?))?(?: keeping (?P<teacher>[^\n]+?))? -->)\n.*?<!-- end -->"
     return re.sub(marker, replaced, text, flags=re.DOTALL)

@@ -53,6 +53,7 @@ def main(words: list[str]) -> None:
     table = actions.add_parser("table", help="print a table of records")
     table.add_argument("table")
     table.add_argument("--baseline", default="", help="bold what is better than this row, paired by seed")
+    table.add_argument("--teacher", default="", help="the row of which others keep a share")
     table.add_argument("--csv", type=Path, help="write its records as comma-separated values")
     actions.add_parser("render", help="render the tables in a file").add_argument("file", type=Path)
     actions.add_parser("ids", help="list the ids of records").add_argument("table", nargs="?", default="")
@@ -138,7 +139,7 @@ def print_table(given: argparse.Namespace) -> None:
     tables = all_tables(given.records, given.speed)
     if given.table not in tables:
         raise ValueError(f"no table {given.table!r} in {given.records}: there are {', '.join(sorted(tables))}")
-    print(tables[given.table](given.baseline))
+    print(tables[given.table](given.baseline, given.teacher))
     if given.csv:
         write_text(given.csv, csv_of([record for record in read_records(given.records) if record.table == given.table]))
 
@@ -162,9 +163,9 @@ def reproduce_record(given: argparse.Namespace) -> None:
 
 def all_tables(records: Path, speed: Path) -> dict[str, Callable[..., str]]:
     """How each table of both files of records is written; ValueError where the first is missing."""
-    def measured(baseline: str = "") -> str:
-        if baseline:
-            raise ValueError(f"baseline {baseline!r}: each row of the table `speed` names its own")
+    def measured(baseline: str = "", teacher: str = "") -> str:
+        if baseline or teacher:
+            raise ValueError(f"{baseline or teacher!r}: each row of the table `speed` names what it is compared with")
         return speed_table(read_records(speed, SpeedRecord))
 
     return {**tables_of(read_records(records)), **({"speed": measured} if speed.is_file() else {})}

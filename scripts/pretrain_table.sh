@@ -1,19 +1,20 @@
 #!/bin/sh
-# README's table of pre-training: students of half an encoder's layers, pre-trained on plain text with and without a teacher, from copied and
-# from fresh layers, then fine-tuned; beside the encoder itself and its layers without pre-training. Run again after an
-# interruption to go on. Hours of a core for each row; rows may run side by side (ROWS).
+# README's table of pre-training: students of half an encoder's layers, pre-trained on plain text with and without a teacher, from copied
+# and from fresh layers, then fine-tuned; beside the encoder itself, before and after it learned masked words on the same text, and its
+# layers without that. Run again after an interruption to go on. Hours of a core for each row; rows may run side by side (ROWS).
 #     TEXT=/path/to/aclImdb/train DATA=/path/to/glue STEPS=400 sh scripts/pretrain_table.sh
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 TEXT=${TEXT:-./aclImdb/train}                       # what is pre-trained on
 DATA=${DATA:-./glue}                                # folder of the tasks
-MODEL=${MODEL:-minilm}                              # the encoder; it gets a head for masked words first
+MODEL=${MODEL:-minilm}                              # the encoder; it gets a head for masked words, then learns them whole
 LAYERS=${LAYERS:-uniform:half}                      # the student's
 TASKS=${TASKS:-CoLA MRPC STS-B}
 SEEDS=${SEEDS:-1 2 3}                               # of fine-tuning
 STEPS=${STEPS:-400}                                 # of pre-training, for every row alike
-HEAD_STEPS=${HEAD_STEPS:-700}
+HEAD_STEPS=${HEAD_STEPS:-300}                       # of the head alone
+ADAPT_STEPS=${ADAPT_STEPS:-400}                     # of the whole encoder with it: then it teaches
 ROWS_A_STEP=${ROWS_A_STEP:-64}                      # of text
 LENGTH=${LENGTH:-128}                               # tokens of a row
 RATE=${RATE:-5e-4}
@@ -21,7 +22,7 @@ WARMUP=${WARMUP:-20}                                # steps
 SOFT=${SOFT:-masked}                                # where soft targets are read: at masked tokens, or at all, which a CPU is slow at
 RUNS=${RUNS:-./runs/pretraining}                    # everything is written below
 RECORDS=${RECORDS:-./scripts/results.jsonl}
-ROWS=${ROWS:-teacher copied distilbert minilmv2 mlm distilbert_fresh mlm_fresh without_kl without_mlm without_cos}
+ROWS=${ROWS:-teacher adapted copied distilbert minilmv2 mlm distilbert_fresh mlm_fresh without_kl without_mlm without_cos}
 
 pretrain() {  # FOLDER [settings]: the same steps for every row
     folder=$1
@@ -32,7 +33,7 @@ pretrain() {  # FOLDER [settings]: the same steps for every row
 student() {  # FOLDER ROW [settings]: pre-train a student from the teacher's layers, or of their shape, and fine-tune it
     place=$1 name=$2
     shift 2
-    pretrain "$place" --teacher "$RUNS/head/best" --student "$LAYERS" --max_steps "$STEPS" --warmup_steps "$WARMUP" --kl_on "$SOFT" "$@"
+    pretrain "$place" --teacher "$RUNS/adapted/best" --student "$LAYERS" --max_steps "$STEPS" --warmup_steps "$WARMUP" --kl_on "$SOFT" "$@"
     finetune "$place" "$name" "$RUNS/$place/best"
 }
 finetune() {  # FOLDER ROW MODEL [settings]
@@ -47,9 +48,11 @@ finetune() {  # FOLDER ROW MODEL [settings]
 # shellcheck disable=SC2086 # several sources, several seeds
 "$PYTHON" -m distill data pack $TEXT --tokenizer "$MODEL" --output_dir "$RUNS/corpus"
 pretrain head --preset head --student "$MODEL" --max_steps "$HEAD_STEPS"
+pretrain adapted --preset mlm --student "$RUNS/head/best" --max_steps "$ADAPT_STEPS" --warmup_steps "$WARMUP"
 for row in $ROWS; do
     case $row in
     teacher) finetune $row "teacher" "$MODEL" ;;
+    adapted) finetune $row "teacher after masked words" "$RUNS/adapted/best" ;;
     copied) finetune $row "control: copied layers, not pre-trained" "$MODEL" --layers "$LAYERS" ;;
     distilbert) student $row "distilbert" --preset distilbert ;;
     minilmv2) student $row "minilmv2" --preset minilmv2 ;;

@@ -29,7 +29,6 @@ from models.weights import write_checksums
 
 PLACES = ("output_dir", "fsdp")  # settings that say where a run lives: it may move
 STAGE = "stage-"  # folders of the stages before the last
-TRAINER_STATE = "trainer_state.pt"  # in last/: the optimiser and all else that is needed to go on
 
 
 class SaveError(OSError):
@@ -251,13 +250,10 @@ class RunDir:
         workers.on_main(lambda: self.finish({**scores, "seconds": round(self.logged_seconds(), 1)}))
 
     def finish(self, scores: dict) -> None:
-        """Write the final scores, then DONE: a folder with DONE is complete. What only going on would need goes: earlier checkpoints
-        than last/, the trainer's state in it (two thirds of it), and cached outputs of a teacher, which can be many times as large as all else."""
+        """Write the final scores, then DONE: a folder with DONE is complete. Earlier checkpoints than last/ go, and cached
+        outputs of a teacher, which can be many times as large as all else."""
         write_json(self.scores_file, scores)
         write_text(self.done_file, "")
         for folder in (*self.path.glob(f"{self.last.name}.*"), self.cache):
             shutil.rmtree(folder, ignore_errors=True)
-        if (self.last / TRAINER_STATE).is_file():
-            (self.last / TRAINER_STATE).unlink()
-            write_checksums(self.last)
         self._lock = None  # closed, and so given up: whoever goes on from a finished run reads it

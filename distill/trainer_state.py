@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from distill import workers
-from distill.rundir import TRAINER_STATE, RunDir, versions, write_folder, write_json
+from distill.rundir import RunDir, versions, write_folder, write_json
 from distill.scores import Scores
 from distill.sharding import cut, whole
 from models.weights import check_checksums
 
+TRAINER_STATE = "trainer_state.pt"
 logger = logging.getLogger(__name__)
 
 

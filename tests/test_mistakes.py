@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from data_utils.batching import TrainStream
 from distill import engine
 from distill.__main__ import main
 from distill.senses.dictionary import FILE
-from tests.training import fill_disk, only, prepare_processes, start
+from tests.training import fill_disk, prepare_processes, start
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -229,11 +228,10 @@ def test_a_file_size_limit_while_saving_gives_one_line(tiny_bert, tiny_glue, tmp
 # ---- checkpoints
 
 
-def test_a_last_checkpoint_that_cannot_be_read_is_named_with_what_to_remove(tiny_bert, tiny_glue, tmp_path, capsys, monkeypatch):
-    command = teacher_words(tiny_bert, tiny_glue, tmp_path / "out", "--save_steps", 1)
-    only(TrainStream, 1, monkeypatch)
-    assert main(command) == 130
-    monkeypatch.undo()
+def test_a_last_checkpoint_that_cannot_be_read_is_named_with_what_to_remove(tiny_bert, tiny_glue, tmp_path, capsys):
+    command = teacher_words(tiny_bert, tiny_glue, tmp_path / "out")
+    assert main(command) == 0
+    (tmp_path / "out/DONE").unlink()
     for file in ("trainer_state.pt", "model.safetensors"):
         path = tmp_path / "out/last" / file
         data = path.read_bytes()

@@ -199,9 +199,8 @@ class Stream(TrainStream):
 
 
 def left_behind(path: Path) -> dict:
-    """All that a run wrote, without its clock: weights, trainer state (a finished one has none), log."""
-    file = path / "last" / "trainer_state.pt"
-    state = torch.load(file, weights_only=True) if file.exists() else {}
+    """All that a run wrote, without its clock: weights, trainer state, log."""
+    state = torch.load(path / "last" / "trainer_state.pt", weights_only=True)
     files = {f"{folder}/{name}": (path / folder / name).read_bytes() for folder in ("best", "last")
              for name in ("model.safetensors", "task.json", "scores.json", "predictions.npz") if (path / folder / name).exists()}
     log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]

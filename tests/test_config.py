@@ -232,7 +232,7 @@ BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0
        (SenseConfig, {"bf16": True, "fp16": True}), (SenseConfig, {"similarity": "cosine"}),
        (TrainConfig, {"learning_rate": math.nan}), (TrainConfig, {"learning_rate": math.inf}), (TrainConfig, {"weight_decay": math.nan}),
        (sense_kd.Config, {"kl_weight": math.nan}), (sense_kd.Config, {"relation_heads": 0}), (mpdistil.Config, {"head_dropout": 1.0}),
-       (mpdistil.Config, {"pooling": "tokens"}), (mpdistil.Config, {"alpha": 1.5}), (mpdistil.Config, {"step_every": "epoch"}),
+       (mpdistil.Config, {"pooling": "max"}), (mpdistil.Config, {"alpha": 1.5}), (mpdistil.Config, {"step_every": "epoch"}),
        (pretrain.Config, {"max_length": 4}), (pretrain.Config, {"cos_on": "all"}), (pretrain.Config, {"mlm_probability": 1.0}),
        (BenchConfig, {"steps": 1}), (BenchConfig, {"parts": "all"})]
 

@@ -208,7 +208,7 @@ def test_fresh_weights_are_of_the_same_shape_and_not_the_teachers(places):
     (["--teacher", "BARE", "--preset", "minilmv2", "--mlm_weight", "1"], "is no masked language model"),
     (["--corpus", "nowhere"], "data pack"),
     (["--max_length", "200"], "the model has 128 positions"),
-    (["--mlm_weight", "0", "--kl_weight", "0", "--cos_weight", "0"], "one above it"),
+    (["--mlm_weight", "0", "--kl_weight", "0", "--cos_weight", "0"], "expected one above 0"),
     (["--layout", "rows"], "--layout rows"), (["--kl_on", "all"], "--kl_on all"), (["--cos_on", "all"], "--cos_on all"),
     (["--mlm_probability", "1"], "--mlm_probability 1"), (["--freeze_backbone", "True", "--mlm_weight", "0"], "--freeze_backbone"),
     (["--trim_vocabulary", "True"], "--trim_vocabulary"), (["--layer_map", "1:9"], "--layer_map 1:9")])

@@ -42,7 +42,7 @@ from distill.terms import ClsStates, Labels, SoftTargets, Term
 from distill.vocabulary import held_vocabulary
 from models.checkpoint import load_encoder
 from models.encoder import Encoder
-from models.heads import POOLINGS
+from models.heads import POOLINGS, TOKENS
 from models.multitask import MultiTask
 from models.truncate import parse_layers, truncate
 from models.weights import fingerprint
@@ -58,7 +58,7 @@ class Config(TaskConfig):
     stages_dir: str = setting("", "folder of those fits, for runs to share that differ in what comes after; empty: output_dir")
     model: str = setting("bert-base-uncased", "the teacher before it is fine-tuned: hub id, folder, or minilm")
     student: str = setting("truncate:half", "truncate:N or layers:0,2,4 of the teacher")
-    pooling: Annotated[str, one_of(POOLINGS)] = setting("mean", "what the heads read: cls, first_token or mean")
+    pooling: Annotated[str, one_of((*POOLINGS, TOKENS))] = setting("mean", "what the heads read: cls, first_token or mean")
     head_dropout: Annotated[float, BELOW_1] = setting(0.1, "dropout before a head's last layer")
     tasks: str = setting("", "the other tasks of the curriculum, joined by commas")
     teacher_learning_rate: Annotated[float, ABOVE_0] = setting(2e-5, "peak learning rate of the teacher")

@@ -71,7 +71,7 @@ def process_group():
             raise
         print("error: another rank of this run is gone (killed, or out of memory?); what it last printed may say why. The "
               "same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(1)
+        workers.abandon()
     finally:
         workers.stop()
 

@@ -1,6 +1,7 @@
 """The processes of a run: one, or as many as torchrun started. Ask here; nothing is stored."""
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -22,6 +23,13 @@ def stop() -> None:
     """Leave the process group, if any."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def abandon() -> None:
+    """End this process at once, with status 1: a group that has lost a rank may wait for it for ever while it is taken down."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def rank() -> int:

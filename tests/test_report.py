@@ -76,6 +76,8 @@ def test_what_is_kept_of_the_teacher_is_a_mean_over_its_tasks_for_each_seed_that
     assert [line.split(" | ")[-1] for line in lines] == ["100.0 ± 0.0 (2) |", "92.5 ± 7.5 (2) |", "- |"]  # (0.9 + 0.8) / 2 and 1
     marked = "<!-- table main against teacher keeping teacher -->\n<!-- end -->\n"
     assert table(records, "teacher", "teacher") in render(marked, tables_of(records))
+    nothing = table([*records, *both("constant", {"MRPC": (0.5, 0.5), "CoLA": (0.0, 0.0)})], teacher="constant")
+    assert all(line.endswith("| - |") for line in nothing.splitlines()[2:]), "nothing is a share of 0"
     with pytest.raises(ValueError, match="--teacher 'teachr' is no row"):
         table(records, teacher="teachr")
 

@@ -1,13 +1,13 @@
 """What the runs of a folder say together: scores over seeds, differences, retention, on which split models were selected."""
 
 from collections.abc import Sequence
-from statistics import median
+from statistics import mean, median
 
 from data_utils.draws import HELD_OUT
 from data_utils.tasks import get_task, task_names
 from distill.report.folder import Run
+from distill.report.kept import Column, kept, task_scores
 from distill.report.paired import Difference, paired_difference
-from distill.report.tables import Column
 from distill.scores import mean_and_error
 
 
@@ -63,9 +63,9 @@ class Summary:
         """What a system keeps of the teacher: the mean over tasks of its score divided by the teacher's; over how many
         tasks; how many the teacher has. A task's score is the mean of its dev columns. Tasks in which the teacher is at
         or below 0 say nothing and do not count."""
-        ours, theirs = self._task_scores(row), self._task_scores(self.teacher)
-        shared = [task for task in theirs if task in ours and theirs[task] > 0]
-        return (sum(ours[task] / theirs[task] for task in shared) / len(shared), len(shared), len(theirs)) if shared else None
+        theirs = self._means(self.teacher)
+        found = kept(self._means(row), theirs)
+        return (*found, len(task_scores(theirs))) if found else None
 
     def speed_up(self, row: str, fact: str) -> tuple[float, int, int] | None:
         """How many times as fast as the teacher a system is: the mean over tasks of the teacher's `fact` (a Run's time) divided by
@@ -96,13 +96,9 @@ class Summary:
                 found[run.row].append(run.task.name)
         return found
 
-    def _task_scores(self, row: str) -> dict[str, float]:
-        found: dict[str, list[float]] = {}
-        for task, split, metric in self.columns:
-            values = self.values(row, (task, split, metric))
-            if values and split in get_task(task).dev_splits:
-                found.setdefault(task, []).append(mean_and_error(list(values.values()))[0])
-        return {task: sum(scores) / len(scores) for task, scores in found.items()}
+    def _means(self, row: str) -> dict[Column, float]:
+        """A system's columns, each the mean over its seeds."""
+        return {column: mean(values.values()) for column in self.columns if (values := self.values(row, column))}
 
     def selecting(self) -> dict[tuple[str, str], list[str]]:
         """The reported splits (task, split) that also selected the models of some systems, and which."""

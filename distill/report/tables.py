@@ -6,13 +6,12 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from statistics import mean
 
 from distill.report import Record
+from distill.report.kept import Column, kept, task_scores
 from distill.report.paired import difference_by_seed
 from distill.scores import mean_and_error
 
-Column = tuple[str, str, str]  # task, split, metric
 Scored = dict[Column, dict[int, float]]  # a system's scores, by seed
 
 
@@ -69,9 +68,9 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
     lines = [[row, *(bold(cell(list(found.get(column, {}).values())), _is_gain(found, control, column)) for column in columns)]
              for row, found in values.items()]
     if teacher:
-        whole = most_seeds(values[chosen_row(teacher, list(values), "teacher")])
-        header.append(f"kept of the {teacher}'s, mean over {', '.join(dict.fromkeys(task for task, _, _ in whole))}")
-        lines = [[*line, cell(shares(found, whole))] for line, found in zip(lines, values.values())]
+        theirs = most_seeds(values[chosen_row(teacher, list(values), "teacher")])
+        header.append(f"kept of the {teacher}'s, mean over {', '.join(task_scores(dict.fromkeys(theirs, 0.0)))}")
+        lines = [[*line, cell(shares(found, theirs))] for line, found in zip(lines, values.values())]
     return markdown(header, lines)
 
 
@@ -81,18 +80,17 @@ def _is_gain(found: Scored, control: Scored, column: Column) -> bool:
 
 
 def most_seeds(found: Scored) -> Scored:
-    """The columns that have as many seeds as any."""
+    """The columns that have as many seeds as any, of a system that is compared with."""
     most = max(map(len, found.values()))
     return {column: seeds for column, seeds in found.items() if len(seeds) == most}
 
 
 def shares(found: Scored, teacher: Scored) -> list[float]:
-    """What a system keeps of the teacher, one number for each seed that has all of its columns: the mean over tasks of its score divided
-    by the teacher's, a task's score being the mean of its columns (Summary.retention, by seed)."""
-    by_task = {task: [column for column in teacher if column[0] == task] for task, _, _ in teacher}
+    """kept() of the teacher by each seed that has all of the teacher's columns, where all of its tasks count."""
     seeds = sorted(set.intersection(*({*found.get(column, {})} & {*scores} for column, scores in teacher.items())))
-    return [mean(mean(found[column][seed] for column in columns) / mean(teacher[column][seed] for column in columns)
-                 for columns in by_task.values()) for seed in seeds]
+    by_seed = [kept(*({column: scored[column][seed] for column in teacher} for scored in (found, teacher))) for seed in seeds]
+    tasks = len({task for task, _, _ in teacher})
+    return [share[0] for share in by_seed if share and share[1] == tasks]
 
 
 def csv_of(records: Sequence[Record]) -> str:

@@ -165,7 +165,7 @@ def all_tables(records: Path, speed: Path) -> dict[str, Callable[..., str]]:
     """How each table of both files of records is written; ValueError where the first is missing."""
     def measured(baseline: str = "", teacher: str = "") -> str:
         if baseline or teacher:
-            raise ValueError(f"{baseline or teacher!r}: each row of the table `speed` names what it is compared with")
+            raise ValueError(f"--baseline {baseline!r}, --teacher {teacher!r}: each row of the table `speed` names what it is compared with")
         return speed_table(read_records(speed, SpeedRecord))
 
     return {**tables_of(read_records(records)), **({"speed": measured} if speed.is_file() else {})}

@@ -16,6 +16,7 @@ from tests.spans import teach_all
 from tests.training import exact_arithmetic, prepare_processes, teach_superglue
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["PYTHONFAULTHANDLER"] = "1"  # processes that tests start: one that crashes says where
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

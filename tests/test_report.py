@@ -78,6 +78,11 @@ def test_what_is_kept_of_the_teacher_is_a_mean_over_its_tasks_for_each_seed_that
     assert table(records, "teacher", "teacher") in render(marked, tables_of(records))
     nothing = table([*records, *both("constant", {"MRPC": (0.5, 0.5), "CoLA": (0.0, 0.0)})], teacher="constant")
     assert all(line.endswith("| - |") for line in nothing.splitlines()[2:]), "nothing is a share of 0"
+    held = [replace(record("teacher", 0.7, seed, "RTE"), split="heldout") for seed in range(2)]
+    beside = table([*records, *held], teacher="teacher").splitlines()
+    assert [line.split(" | ")[-1] for line in (beside[0], *beside[2:])] == [line.split(" | ")[-1] for line in (header, *lines)]
+    with pytest.raises(ValueError, match="--teacher 'teacher' has no score on a dev set"):
+        table(held, teacher="teacher")
     with pytest.raises(ValueError, match="--teacher 'teachr' is no row"):
         table(records, teacher="teachr")
 

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from statistics import mean, median
 
 from data_utils.draws import HELD_OUT
-from data_utils.tasks import get_task, task_names
+from data_utils.tasks import task_names
 from distill.report.folder import Run
 from distill.report.kept import Column, kept, task_scores
 from distill.report.paired import Difference, paired_difference
-from distill.scores import mean_and_error
 
 
 class Summary:
@@ -60,12 +59,11 @@ class Summary:
             return None
 
     def retention(self, row: str) -> tuple[float, int, int] | None:
-        """What a system keeps of the teacher: the mean over tasks of its score divided by the teacher's; over how many
-        tasks; how many the teacher has. A task's score is the mean of its dev columns. Tasks in which the teacher is at
-        or below 0 say nothing and do not count."""
+        """What a system keeps of the teacher: the mean over tasks of kept(), of its means over seeds; over how many tasks; how many
+        the teacher has."""
         theirs = self._means(self.teacher)
-        found = kept(self._means(row), theirs)
-        return (*found, len(task_scores(theirs))) if found else None
+        shares = kept(self._means(row), theirs)
+        return (mean(shares.values()), len(shares), len(task_scores(theirs))) if shares else None
 
     def speed_up(self, row: str, fact: str) -> tuple[float, int, int] | None:
         """How many times as fast as the teacher a system is: the mean over tasks of the teacher's `fact` (a Run's time) divided by

@@ -6,9 +6,10 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import mean
 
 from distill.report import Record
-from distill.report.kept import Column, kept, task_scores
+from distill.report.kept import Column, kept, on_dev
 from distill.report.paired import difference_by_seed
 from distill.scores import mean_and_error
 
@@ -69,7 +70,9 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
              for row, found in values.items()]
     if teacher:
         theirs = most_seeds(values[chosen_row(teacher, list(values), "teacher")])
-        header.append(f"kept of the {teacher}'s, mean over {', '.join(task_scores(dict.fromkeys(theirs, 0.0)))}")
+        if not theirs:
+            raise ValueError(f"--teacher {teacher!r} has no score on a dev set, and what is held out of train does not count")
+        header.append(f"kept of the {teacher}'s, mean over {', '.join(dict.fromkeys(task for task, _, _ in theirs))}")
         lines = [[*line, cell(shares(found, theirs))] for line, found in zip(lines, values.values())]
     return markdown(header, lines)
 
@@ -80,17 +83,18 @@ def _is_gain(found: Scored, control: Scored, column: Column) -> bool:
 
 
 def most_seeds(found: Scored) -> Scored:
-    """The columns that have as many seeds as any, of a system that is compared with."""
-    most = max(map(len, found.values()))
-    return {column: seeds for column, seeds in found.items() if len(seeds) == most}
+    """The columns on dev sets that have as many seeds as any of them, of a system that is compared with."""
+    counted = {column: seeds for column, seeds in found.items() if on_dev(column)}
+    most = max(map(len, counted.values()), default=0)
+    return {column: seeds for column, seeds in counted.items() if len(seeds) == most}
 
 
 def shares(found: Scored, teacher: Scored) -> list[float]:
-    """kept() of the teacher by each seed that has all of the teacher's columns, where all of its tasks count."""
+    """The mean over tasks of kept(), for each seed that has all of the teacher's columns, where all of its tasks count."""
     seeds = sorted(set.intersection(*({*found.get(column, {})} & {*scores} for column, scores in teacher.items())))
-    by_seed = [kept(*({column: scored[column][seed] for column in teacher} for scored in (found, teacher))) for seed in seeds]
-    tasks = len({task for task, _, _ in teacher})
-    return [share[0] for share in by_seed if share and share[1] == tasks]
+    by_seed = [[{column: scored[column][seed] for column in teacher} for scored in (found, teacher)] for seed in seeds]
+    tasks = {task for task, _, _ in teacher}
+    return [mean(shared.values()) for ours, theirs in by_seed if (shared := kept(ours, theirs)).keys() == tasks]
 
 
 def csv_of(records: Sequence[Record]) -> str:

@@ -65,15 +65,16 @@ def check_length(encoder: Encoder, length: int) -> None:
 
 
 @torch.no_grad()
-def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs], Tensor] = attrgetter("logits")) -> np.ndarray:
-    """Logits [N, C] in the order of `dataset`, float32 arithmetic, shared out over the ranks, whole on each; or what else
-    `read` gives, [N, ...]. Of answers in a text [N, T, C], or [N, ..., T, C], T the longest sequence."""
+def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs], Tensor] = attrgetter("logits"), task: str = "") -> np.ndarray:
+    """Logits [N, C] in the order of `dataset`, in float32 arithmetic unless the caller casts, shared out over the ranks, whole on each;
+    or what else `read` gives, [N, ...]. Of answers in a text [N, T, C], or [N, ..., T, C], T the longest sequence. `task`: whose
+    examples they are, where not the encoder's own."""
     encoder.eval()
     mine = workers.share(sequential_batches(dataset.sizes, EVAL_TOKENS))
     logits, longest = [], int(dataset.lengths.max())
     with bar(len(mine), "evaluate", "batch") as progress_bar:
         for rows in mine:
-            batch = collate(dataset, rows, encoder.info.task, encoder.tokenizer.pad_token_id)
+            batch = collate(dataset, rows, task or encoder.info.task, encoder.tokenizer.pad_token_id)
             found = read(encoder(batch.to(workers.device()))).float().cpu()
             if encoder.info.spans:
                 found = F.pad(found, (0, 0, 0, longest - found.shape[-2]), value=PADDING_LOGIT)

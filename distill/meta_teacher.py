@@ -10,9 +10,11 @@ For scores: squared errors in place of CE, absolute errors in place of doubt. Di
 -p(y), which moves the sum by a constant.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_utils.batching import Batch
 from data_utils.encode import EncodedDataset
@@ -35,6 +37,24 @@ def features(encoder: Encoder, dataset: EncodedDataset) -> np.ndarray:
     return predict(encoder, dataset, read)
 
 
+def pooled(student: MultiTask, task: str, dataset: EncodedDataset) -> np.ndarray:
+    """What a head reads of every example of `task`: [N, choices, D]."""
+    choices = student.infos[task].choices or 1
+    return predict(student, dataset, lambda outputs: outputs.pooled.unflatten(0, (-1, choices)), task)
+
+
+class Known(nn.Module):
+    """What was computed once of every example of a dataset: forward(batch) -> [B, ...]."""
+
+    def __init__(self, dataset: EncodedDataset, found: np.ndarray):
+        super().__init__()
+        self.row_of = {int(uid): row for row, uid in enumerate(dataset.uid)}
+        self.register_buffer("found", torch.from_numpy(found), persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.found[torch.tensor([self.row_of[int(uid)] for uid in batch.uid], device=self.found.device)]
+
+
 class Answering:
     """How right a task's answers are, for classes and for scores alike."""
 
@@ -53,14 +73,12 @@ class Answering:
 
 
 class MetaTeaching(Objective):
-    """The last layer of the meta-teacher's head, over examples whose features are known by uid."""
+    """The last layer of the meta-teacher's head, over examples whose features() are known of teacher and student."""
 
     def __init__(self, task: Task, quiz: EncodedDataset, teacher: np.ndarray, student: np.ndarray, compete: bool):
         super().__init__()
         self.answering, self.compete = Answering(task), compete
-        self.row_of = {int(uid): row for row, uid in enumerate(quiz.uid)}
-        self.register_buffer("teacher", torch.from_numpy(teacher), persistent=False)
-        self.register_buffer("student", torch.from_numpy(student), persistent=False)
+        self.teacher, self.student = Known(quiz, teacher), Known(quiz, student)
         self.term_weights = {"teacher": 1.0, "teacher_doubt": 1.0, "student_doubt": -1.0} if compete else {"teacher": 0.5, "student": 0.5}
 
     def counts(self, batch):
@@ -70,8 +88,7 @@ class MetaTeaching(Objective):
         return self.term_weights
 
     def forward(self, meta: Encoder, batch, progress):
-        rows = torch.tensor([self.row_of[int(uid)] for uid in batch.uid], device=self.teacher.device)
-        own, its = (meta.head.classify(known[rows].flatten(0, 1)).view(len(rows), -1) for known in (self.teacher, self.student))
+        own, its = (meta.head.classify(known(batch).flatten(0, 1)).view(len(batch), -1) for known in (self.teacher, self.student))
         terms = {"teacher": self.answering.loss(own, batch.target), "student": self.answering.loss(its, batch.target),
                  "teacher_doubt": self.answering.doubt(own, batch.target), "student_doubt": self.answering.doubt(its, batch.target)}
         return {name: terms[name].sum() for name in self.term_weights}
@@ -92,10 +109,26 @@ class Learning(Objective):
         return self.term_weights
 
     def forward(self, student: MultiTask, batch: Batch, progress):
-        logits, answering = student(batch).logits, self.answering[batch.task]
-        idle = 0.0 * sum(parameter.sum() for parameter in student.parameters() if parameter.requires_grad)  # ranks wait for all gradients
+        logits, answering = self.logits(student, batch), self.answering[batch.task]
+        heads = [head for task, head in student.all_heads.items() if task != batch.task]
+        idle = 0.0 * sum(parameter.sum() for head in heads for parameter in head.parameters())  # ranks wait for all gradients
         terms = {"label": answering.loss(logits, batch.target), "doubt": answering.doubt(logits, batch.target)}
         return {name: terms[name].sum() + idle for name in self.term_weights}
+
+    def logits(self, student: MultiTask, batch: Batch) -> Tensor:
+        """The answers to `batch`, [B, C]."""
+        return student(batch).logits
+
+
+class HeadLearning(Learning):
+    """The same loss of the heads alone, above a student that stands still: what they read, pooled(), is known of every example."""
+
+    def __init__(self, tasks: dict[str, Task], pools: Mapping[str, EncodedDataset], read: Mapping[str, np.ndarray]):
+        super().__init__(tasks, compete=False)
+        self.known = nn.ModuleDict({name: Known(pools[name], read[name]) for name in tasks})
+
+    def logits(self, student: MultiTask, batch: Batch) -> Tensor:
+        return student.answer_as(batch.task, self.known[batch.task](batch).flatten(0, 1))
 
 
 class QuizObserver:

@@ -30,8 +30,16 @@ class MultiTask(Encoder):
     def forward(self, batch) -> Outputs:
         hidden = self.encode(batch)
         pooled_BD = self.pooled(hidden[-1], batch)
-        logits_BC = self.head_of(batch.task)(pooled_BD).view(-1, self.infos[batch.task].num_logits)
-        return Outputs(logits_BC, hidden, pooled=pooled_BD)
+        return Outputs(self.answer_as(batch.task, pooled_BD), hidden, pooled=pooled_BD)
+
+    def answer_as(self, task: str, pooled_BD: Tensor) -> Tensor:
+        """Logits [B, C] of the examples of `task` from the pooled states of their sequences."""
+        return self.head_of(task)(pooled_BD).view(-1, self.infos[task].num_logits)
+
+    @property
+    def all_heads(self) -> dict[str, ClassificationHead]:
+        """Its own head and the others, by task."""
+        return {task: self.head_of(task) for task in self.infos}
 
     def export(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write an ordinary checkpoint of the encoder's own task into the existing `folder`. `state` as for save()."""

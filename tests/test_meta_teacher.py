@@ -6,8 +6,8 @@ import torch
 
 from data_utils.batching import collate
 from data_utils.tasks import get_task
-from distill.evaluate import encode_split, predict
-from distill.meta_teacher import Answering, Learning, MetaTeaching, QuizObserver, features
+from distill.evaluate import encode_for, encode_split, predict
+from distill.meta_teacher import Answering, HeadLearning, Learning, MetaTeaching, QuizObserver, features, pooled
 from models.checkpoint import load_encoder
 from models.encoder import TaskInfo
 from models.multitask import MultiTask
@@ -101,3 +101,23 @@ def test_every_head_has_a_gradient_in_every_step(several, superglue):
     sum(terms.values()).backward()
     assert all(parameter.grad is not None for parameter in several.parameters())
     assert several.heads["RTE"].out.weight.grad.abs().sum() == 0 < several.head.out.weight.grad.abs().sum()
+
+
+def test_heads_learn_alone_what_they_would_above_the_student(several, superglue):
+    """Tasks of choices and of classes; what the heads read is computed in other batches than these, the student never again."""
+    several.eval()
+    tasks = {name: get_task(name) for name in ("COPA", "RTE")}
+    pools = {name: encode_for(several, task, "dev", str(superglue)) for name, task in tasks.items()}
+    read = {name: pooled(several, name, pool) for name, pool in pools.items()}
+    assert read["COPA"].shape == (8, 2, 32) and read["RTE"].shape[1:] == (1, 32)
+    alone, whole = HeadLearning(tasks, pools, read), Learning(tasks, compete=False)
+    for name in tasks:
+        batch, gradients = collate(pools[name], np.array([4, 1, 2]), name, 0), []
+        for objective in (alone, whole):
+            several.zero_grad()
+            (loss,) = objective(several, batch, 0.0).values()
+            loss.backward()
+            gradients.append([parameter.grad.clone() for parameter in several.head_of(name).parameters()])
+            assert (several.backbone.embeddings.word_embeddings.weight.grad is None) == (objective is alone)
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)

@@ -30,7 +30,8 @@ from distill.engine import fit
 from distill.evaluate import encode_for, predict, score, task_info
 from distill.layer_maps import layer_pairs
 from distill.losses import probability_error
-from distill.meta_teacher import REWARDS, Learning, MetaTeaching, QuizObserver, features
+from distill.meta_teacher import REWARDS, HeadLearning, Learning, MetaTeaching, QuizObserver, features, pooled
+from distill.precision import autocast
 from distill.presets import SMALL
 from distill.recipes import finetune
 from distill.rundir import RunDir
@@ -254,11 +255,13 @@ def _fit(stage: finetune.Config, task: Task, model: Encoder, objective, train: E
 
 def _warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools: Mapping[str, EncodedDataset], place: RunDir) -> None:
     """The heads of the other tasks, before they are used: on their quizzes, above the student as it is."""
-    student.requires_grad_(False)
+    student.to(workers.device()).requires_grad_(False)
+    with autocast(cfg, workers.device()):
+        read = {name: pooled(student, name, pools[name]) for name in others}
     student.heads.requires_grad_(True)
     streams = [TrainStream(pools[name], name, student.tokenizer.pad_token_id, cfg.episode_batch_size, cfg.seed) for name in others]
     stage = _stage_config(cfg, learning_rate=cfg.meta_learning_rate, lr_scheduler_type="constant", warmup_ratio=0.0, trim_vocabulary=False)
-    fit(student, Learning(others, compete=False), InTurn(streams), stage, place)
+    fit(student, HeadLearning(others, pools, read), InTurn(streams), stage, place)
 
 
 def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, meta: Encoder, data: Data, pools: Mapping[str, EncodedDataset],

@@ -11,6 +11,7 @@ MODEL=${MODEL:-minilm}                              # the pre-trained encoder
 SPACE=${SPACE:-COPA WiC WSC BoolQ MultiRC MRPC CoLA STS-B}      # the action space
 TASKS=${TASKS:-$SPACE}                              # the main tasks, one after the other
 SEEDS=${SEEDS:-1 2 3 4 5}
+LENGTH=${LENGTH:-128}                               # tokens of an example, as published; 0: each task's own
 RUNS=${RUNS:-./runs/mpdistil}                       # everything is written below: TASK/ROW/seed-N
 RECORDS=${RECORDS:-./scripts/results.jsonl}
 
@@ -20,7 +21,7 @@ report() {
 train() {  # RECIPE FOLDER ROW [settings]: train over the seeds, and record
     recipe=$1 folder=$2 row=$3
     shift 3
-    "$PYTHON" -m distill train "$recipe" "$task" --data_dir "$DATA" --output_dir "$OUT/$folder" --select_on heldout "$@" --seeds $SEEDS
+    "$PYTHON" -m distill train "$recipe" "$task" --data_dir "$DATA" --output_dir "$OUT/$folder" --select_on heldout --max_length "$LENGTH" "$@" --seeds $SEEDS
     report add mpdistil "$row" "$OUT/$folder"
 }
 study() {  # FOLDER ROW [settings]: the whole of MPDistil

@@ -38,6 +38,11 @@ def test_a_cell_gives_mean_error_and_number_of_seeds_and_a_missing_one_is_a_dash
     assert "| student | - | 70.0 (1) |" in rendered
 
 
+def test_the_last_row_is_the_median_error_that_the_examples_bring():
+    scored = [replace(record("teacher", 0.8, seed), stderr=error) for seed, error in enumerate((0.02, 0.03, 0.0))]
+    assert table([*scored, record("teacher", 0.7, 1, task="CoLA")]).splitlines()[-1] == "| *one score, over examples* | ± 2.0 | ± 2.0 |"
+
+
 def test_a_record_replaces_the_one_that_says_the_same_and_no_other(tmp_path):
     path = tmp_path / "results.jsonl"
     write_records(path, [record("teacher", 0.8, 1), record("teacher", 0.9, 2)])
@@ -62,7 +67,8 @@ def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path):
 
 def test_a_system_that_answers_in_two_ways_has_a_row_for_each():
     both = [record("teacher", 0.8, 1), *(replace(record("exits", value, 1), split=split) for split, value in (("dev", 0.7), ("dev, upper", 0.75)))]
-    assert table(both).splitlines() == ["| | MRPC dev, f1 |", "|---|---|", "| teacher | 80.0 (1) |", "| exits | 70.0 (1) |", "| exits, upper | 75.0 (1) |"]
+    assert table(both).splitlines() == ["| | MRPC dev, f1 |", "|---|---|", "| teacher | 80.0 (1) |", "| exits | 70.0 (1) |", "| exits, upper | 75.0 (1) |",
+                                        "| *one score, over examples* | ± 2.0 |"]
 
 
 def test_what_is_kept_of_the_teacher_is_a_mean_over_its_tasks_for_each_seed_that_has_them():
@@ -73,7 +79,7 @@ def test_what_is_kept_of_the_teacher_is_a_mean_over_its_tasks_for_each_seed_that
                *both("half", {"MRPC": (0.8, 0.8)})]
     header, _, *lines = table(records, teacher="teacher").splitlines()
     assert header.endswith("| kept of the teacher's, mean over MRPC, CoLA |")
-    assert [line.split(" | ")[-1] for line in lines] == ["100.0 ± 0.0 (2) |", "92.5 ± 7.5 (2) |", "- |"]  # (0.9 + 0.8) / 2 and 1
+    assert [line.split(" | ")[-1] for line in lines] == ["100.0 ± 0.0 (2) |", "92.5 ± 7.5 (2) |", "- |", "- |"]  # (0.9 + 0.8) / 2 and 1
     marked = "<!-- table main against teacher keeping teacher -->\n<!-- end -->\n"
     assert table(records, "teacher", "teacher") in render(marked, tables_of(records))
     nothing = table([*records, *both("constant", {"MRPC": (0.5, 0.5), "CoLA": (0.0, 0.0)})], teacher="constant")

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from statistics import mean
+from statistics import mean, median
 
 from distill.report import Record
 from distill.report.kept import Column, kept, on_dev
@@ -57,6 +57,7 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
 
     With the name of a row as `baseline`, what is better than it beyond chance is bold: Difference.is_gain of the
     difference paired by seed, since records hold no predictions. With one as `teacher`, the last column says what is kept of it.
+    The last row says what chance the examples bring: the standard error of one score, the median over the records.
     """
     values: dict[str, Scored] = {}
     for record in records:
@@ -68,13 +69,22 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
     header = ["", *(f"{task} {split}, {metric}" for task, split, metric in columns)]
     lines = [[row, *(bold(cell(list(found.get(column, {}).values())), _is_gain(found, control, column)) for column in columns)]
              for row, found in values.items()]
+    of_examples = ["*one score, over examples*", *(_error_over_examples(records, column) for column in columns)]
     if teacher:
         theirs = most_seeds(values[chosen_row(teacher, list(values), "teacher")])
         if not theirs:
             raise ValueError(f"--teacher {teacher!r} has no score on a dev set, and what is held out of train does not count")
         header.append(f"kept of the {teacher}'s, mean over {', '.join(dict.fromkeys(task for task, _, _ in theirs))}")
         lines = [[*line, cell(shares(found, theirs))] for line, found in zip(lines, values.values())]
-    return markdown(header, lines)
+        of_examples.append("-")
+    return markdown(header, [*lines, of_examples])
+
+
+def _error_over_examples(records: Sequence[Record], column: Column) -> str:
+    """`± 1.9`: the median standard error over examples of the column's scores, percent."""
+    task, split, metric = column
+    errors = [record.stderr for record in records if (record.task, record.split.partition(",")[0], record.metric) == (task, split, metric)]
+    return f"± {100 * median(errors):.1f}"
 
 
 def _is_gain(found: Scored, control: Scored, column: Column) -> bool:

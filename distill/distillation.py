@@ -146,7 +146,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.cache) / key, cfg)
     stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, student, train, *evaluation.values()):
-        return fit(student, objective, stream, cfg, run_dir, lambda model: score(model, task, evaluation))
+        return fit(student, objective, stream, cfg, run_dir, lambda model, to_beat: score(model, task, evaluation, to_beat=to_beat))
 
 
 def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig) -> Teacher:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -72,12 +73,12 @@ def total_steps(cfg: TrainConfig, stream) -> int:
 
 
 def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_dir: RunDir,
-        evaluate: Callable[[nn.Module], Scores] | None = None) -> Scores | None:
+        evaluate: Callable[[nn.Module, float], Scores] | None = None) -> Scores | None:
     """Train `student` (in place; with cfg.fsdp it stays sharded) on `objective` over `stream`, from where run_dir/last stands.
 
-    Every epoch or `eval_steps`, `evaluate(student)` is asked for Scores; the student with the best selection score
-    goes to run_dir/best by its export() (the last one, where there is no `evaluate`), the state to go on from to run_dir/last
-    by its save(). Returns the best scores.
+    Every epoch or `eval_steps`, `evaluate(student, to_beat)` is asked for Scores; those that do not beat `to_beat`, the best
+    selection so far, may lack what selects nothing. The student with the best selection goes to run_dir/best by its export()
+    (the last one, where there is no `evaluate`), the state to go on from to run_dir/last by its save(). Returns the best scores.
 
     Exact: the step's gradient does not depend on micro-batches or ranks beyond rounding; the random draws of a step
     are a function of (seed, step, rank); a resumed run equals an undisturbed one bit for bit on a CPU.
@@ -231,7 +232,7 @@ def _score(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> Scor
     """The student's scores, logged. Training goes on bit for bit as if they had not been asked for."""
     student.eval()
     with torch.no_grad():
-        scores = evaluate(student)
+        scores = evaluate(student, run.best.selection if run.best else -math.inf)
     if workers.is_main():
         run_dir.log({"step": run.step, "scores": scores.values, **({"heldout": scores.terms} if scores.terms else {})})
     return scores

@@ -1,5 +1,6 @@
 """model + task + split -> Scores."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
@@ -124,14 +125,17 @@ def _in_task_order(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> n
 
 def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
           readings: Mapping[str, Callable[[Outputs], Tensor]] = MappingProxyType({"": attrgetter("logits")}),
-          answering: Answering = Answering()) -> Scores:
-    """The task's metrics on every split of `splits`, and the predictions, from one pass over it; the first split selects.
+          answering: Answering = Answering(), to_beat: float = -math.inf) -> Scores:
+    """The task's metrics on every split of `splits`, and the predictions, from one pass over it; the first split selects. Where that does
+    not beat `to_beat`, the others are left out: what is reported costs nothing while it changes nothing.
 
     `readings`: where an encoder answers in several ways, the logits of each, by what follows the split in the names of its
     scores; the first selects. `answering`: how answers in a text are found.
     """
     values, errors, counts, kept, selection = {}, {}, {}, {}, None
     for split, dataset in splits.items():
+        if selection is not None and selection <= to_beat:
+            break
         answers_NRC = predict(encoder, dataset, lambda outputs: torch.stack([read(outputs) for read in readings.values()], 1))
         for place, name in enumerate(readings):
             answers = kept[f"{split}{name}"] = judged(answers_NRC[:, place], encoder.info.labels, dataset, task, answering)

@@ -63,7 +63,7 @@ class Validation:
     def __init__(self, objective: Pretraining, batches: Sequence[TextBatch], cfg):
         self.objective, self.batches, self.cfg = objective, batches, cfg
 
-    def __call__(self, student: MaskedLM) -> Scores:
+    def __call__(self, student: MaskedLM, to_beat: float) -> Scores:
         self.objective.eval()
         mine = workers.share(list(range(len(self.batches))))
         found: dict[int, tuple[dict[str, float], dict[str, int], int, int]] = {}

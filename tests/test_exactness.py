@@ -139,15 +139,17 @@ def test_dropout_is_drawn_anew_at_every_step_and_by_the_seed(tiny_bert, tmp_path
 
 
 def test_the_best_score_is_kept_and_not_the_last(tiny_bert, tmp_path):
-    kept = []
+    kept, beaten = [], []
 
-    def score(student):
+    def score(student, to_beat):
+        beaten.append(to_beat)
         kept.append({name: tensor.clone() for name, tensor in student.state_dict().items()})
         value = [0.3, 0.9, 0.9, 0.1, 0.2][len(kept) - 1]
         return dataclasses.replace(parts.restless_score(student), selection=value)
 
     parts = Parts(tiny_bert, "labels", settings(eval_steps=2))
     parts.train(tmp_path, evaluate=score)
+    assert beaten == [-np.inf, 0.3, 0.9, 0.9, 0.9]
     best = load_encoder(tmp_path / "best").state_dict()
     assert all(torch.equal(best[name], kept[1][name]) for name in best)
     assert json.loads((tmp_path / "best/scores.json").read_text())["selection"] == 0.9

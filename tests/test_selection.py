@@ -48,6 +48,19 @@ def test_the_held_out_tenth_is_what_was_published():
     assert np.array_equal(held_out(np.arange(300_000)[::-1])[::-1], held), "a function of the row alone"
 
 
+def test_what_is_reported_is_scored_where_the_held_out_tenth_finds_a_new_best(selected):
+    found = set()
+    for run in selected.values():
+        best = -np.inf
+        for scores in (line["scores"] for line in RunDir(run).logged() if "scores" in line):
+            selection = np.mean([value for name, value in scores.items() if name.startswith("heldout/")])
+            reported = any(name.startswith("dev/") for name in scores)
+            assert reported == (selection > best)
+            best = max(best, selection)
+            found.add(reported)
+    assert found == {True, False}
+
+
 def test_the_command_line_prints_the_held_out_rows(tiny_glue, capsys):
     assert main(["data", "heldout", "cola", "--data_dir", str(tiny_glue)]) == 0
     assert [int(line) for line in capsys.readouterr().out.splitlines()] == [row for row in FIRST_HELD_OUT if row < 48]

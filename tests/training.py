@@ -172,7 +172,7 @@ class Parts:
     def stream(self, at: int = -1, action=None) -> "Stream":
         return Stream(self, at, action)
 
-    def restless_score(self, student) -> Scores:
+    def restless_score(self, student, to_beat: float = 0.0) -> Scores:
         """An evaluation that disturbs every global generator; the score falls as the student moves, so the first is the best."""
         random.random(), np.random.rand(3), torch.rand(3)
         value = -float((student.head.dense.weight - self.start).double().norm())

@@ -101,4 +101,4 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     run_dir.begin(cfg, {"data": split_fingerprints(task, cfg)})
     stream = TrainStream(train, task.name, encoder.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, encoder, train, *evaluation.values()):
-        return fit(encoder, LabelObjective(task), stream, cfg, run_dir, lambda model: score(model, task, evaluation))
+        return fit(encoder, LabelObjective(task), stream, cfg, run_dir, lambda model, to_beat: score(model, task, evaluation, to_beat=to_beat))

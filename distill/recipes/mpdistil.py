@@ -250,7 +250,8 @@ def _fit(stage: finetune.Config, task: Task, model: Encoder, objective, train: E
     """One of the first three fits, selected like any run."""
     stream = TrainStream(train, task.name, model.tokenizer.pad_token_id, stage.train_batch_size, stage.seed)
     with held_vocabulary(stage, model, data.train, data.quiz, *data.evaluation.values()):
-        return fit(model, objective, stream, stage, place, lambda encoder: score(encoder, task, data.evaluation))
+        return fit(model, objective, stream, stage, place,
+                   lambda encoder, to_beat: score(encoder, task, data.evaluation, to_beat=to_beat))
 
 
 def _warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools: Mapping[str, EncodedDataset], place: RunDir) -> None:
@@ -279,4 +280,5 @@ def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, meta: E
                           learning_rate=cfg.episode_learning_rate, lr_scheduler_type="constant", warmup_ratio=0.0,
                           eval_on_start=True, train_batch_size=cfg.episode_batch_size)
     with held_vocabulary(stage, student, *pools.values(), *data.evaluation.values()):
-        return fit(student, Learning(tasks, cfg.compete), stream, stage, run_dir, lambda model: score(model, tasks[main], data.evaluation))
+        return fit(student, Learning(tasks, cfg.compete), stream, stage, run_dir,
+                   lambda model, to_beat: score(model, tasks[main], data.evaluation, to_beat=to_beat))

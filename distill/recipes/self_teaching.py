@@ -162,4 +162,5 @@ def teach(network: Encoder, layer: int, cfg: Config, task: Task, run_dir: RunDir
                 for name, exit in (("", layer), (", teacher exit", student.depth))}
     logger.info("layer %d teaches layer %d", student.depth, layer)
     with held_vocabulary(cfg, student, train, *evaluation.values()):
-        return fit(student, SelfTeaching(cfg, task), stream, cfg, run_dir, lambda model: score(model, task, evaluation, readings))
+        return fit(student, SelfTeaching(cfg, task), stream, cfg, run_dir,
+                   lambda model, to_beat: score(model, task, evaluation, readings, to_beat=to_beat))

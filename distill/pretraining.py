@@ -1,5 +1,6 @@
 """What pre-training adds to distillation: operations that are counted, documents that are held out."""
 
+import math
 from collections.abc import Sequence
 
 from data_utils.draws import HELD_OUT
@@ -63,7 +64,7 @@ class Validation:
     def __init__(self, objective: Pretraining, batches: Sequence[TextBatch], cfg):
         self.objective, self.batches, self.cfg = objective, batches, cfg
 
-    def __call__(self, student: MaskedLM, to_beat: float) -> Scores:
+    def __call__(self, student: MaskedLM, to_beat: float = -math.inf) -> Scores:
         self.objective.eval()
         mine = workers.share(list(range(len(self.batches))))
         found: dict[int, tuple[dict[str, float], dict[str, int], int, int]] = {}

@@ -12,6 +12,8 @@ SPACE=${SPACE:-COPA WiC WSC BoolQ MultiRC MRPC CoLA STS-B}      # the action spa
 TASKS=${TASKS:-$SPACE}                              # the main tasks, one after the other
 SEEDS=${SEEDS:-1 2 3 4 5}
 LENGTH=${LENGTH:-128}                               # tokens of an example, as published; 0: each task's own
+EPISODES=${EPISODES:-200}                           # passes over the quiz, of which a large task has many steps each
+QUIZ_BATCH=${QUIZ_BATCH:-8}                         # examples of a batch of the curriculum; 2 where a quiz has fewer than 9
 RUNS=${RUNS:-./runs/mpdistil}                       # everything is written below: TASK/ROW/seed-N
 RECORDS=${RECORDS:-./scripts/results.jsonl}
 
@@ -21,13 +23,15 @@ report() {
 train() {  # RECIPE FOLDER ROW [settings]: train over the seeds, and record
     recipe=$1 folder=$2 row=$3
     shift 3
-    "$PYTHON" -m distill train "$recipe" "$task" --data_dir "$DATA" --output_dir "$OUT/$folder" --select_on heldout --max_length "$LENGTH" "$@" --seeds $SEEDS
+    "$PYTHON" -m distill train "$recipe" "$task" --data_dir "$DATA" --output_dir "$OUT/$folder" --select_on heldout \
+        --max_length "$LENGTH" "$@" --seeds $SEEDS
     report add mpdistil "$row" "$OUT/$folder"
 }
 study() {  # FOLDER ROW [settings]: the whole of MPDistil
     place=$1 name=$2
     shift 2
-    train mpdistil "$place" "$name" --model "$MODEL" --tasks "$others" --stages_dir "$OUT/stages/seed-{seed}" "$@"
+    train mpdistil "$place" "$name" --model "$MODEL" --tasks "$others" --num_episodes "$EPISODES" --episode_batch_size "$QUIZ_BATCH" \
+        --stages_dir "$OUT/stages/seed-{seed}" "$@"
 }
 
 for task in $TASKS; do

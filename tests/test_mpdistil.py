@@ -217,6 +217,7 @@ def test_the_policy_is_plotted(made, tmp_path):
 @pytest.mark.parametrize("more, message", [
     (("--tasks", "COPA"), "--tasks COPA: expected the other tasks, each once"), (("--tasks", "RTE,rte"), "expected the other tasks, each once"),
     (("--tasks", "nothing"), "unknown task 'nothing'"), (("--fsdp", True, "--trim_vocabulary", False), "--fsdp: MPDistil's fits"),
+    (("--episode_batch_size", 8), "the quiz of COPA has 4 examples here, so that an episode is one action"),
     (("--policy", "greedy"), "--policy greedy: expected one of learned, random, main"), (("--tasks", "WiC"), "WiC")])
 def test_mistakes_are_said_in_one_line(more, message, data, tiny_bert, tmp_path, capsys):
     assert main(words(data, tiny_bert, tmp_path / "run", *more)) == 1

@@ -144,6 +144,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     train, evaluation = read_splits(start, task, cfg)
     data = Data(*split_quiz(train), evaluation)
     pools = {task.name: data.quiz, **{entry.name: split_quiz(encode_for(start, entry, "train", cfg.data_dir, cfg.max_length))[1] for entry in others}}
+    _check_episodes(cfg, task, len(data.quiz))
     run_dir.begin(cfg, facts)
     stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, {f"data {task.name}": facts[f"data {task.name}"]})
     teacher = stages.run("teacher", lambda place: _teach(cfg, task, start, data, place))
@@ -157,10 +158,19 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     return _curriculum(cfg, {entry.name: entry for entry in (task, *others)}, student, meta, data, pools, run_dir)
 
 
+def _check_episodes(cfg: Config, task: Task, asked: int) -> None:
+    """ValueError where an episode over a quiz of `asked` examples is one action, which is drawn evenly: no policy would learn."""
+    if cfg.policy == "learned" and asked <= cfg.episode_batch_size:
+        smaller = f"--episode_batch_size {asked // 2} or less, or " if asked > 1 else ""
+        raise ValueError(f"--episode_batch_size {cfg.episode_batch_size}: the quiz of {task.name} has {asked} examples here, so that an episode "
+                         f"is one action, the first, which is drawn evenly, and the policy learns nothing; give {smaller}--policy random")
+
+
 LATER = {  # settings that a stage does not read; those of the curriculum none does
     "teacher": ("num_train_epochs", "learning_rate", "student", "alpha", "beta", "temperature", "soft_loss", "layer_map", "schedule",
-                "meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks"),
-    "student": ("meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks"), "meta": ("tasks",), "heads": ("meta_epochs", "use_comp_loss"),
+                "meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks", "episode_batch_size"),
+    "student": ("meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks", "episode_batch_size"), "meta": ("tasks", "episode_batch_size"),
+    "heads": ("meta_epochs", "use_comp_loss"),
 }
 OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learning_rate", "reward_function", "num_episodes", "eval_episodes",
                  "episode_learning_rate", "step_every")

@@ -205,6 +205,14 @@ def test_a_stage_is_recorded_as_one_and_made_again_from_its_record(made, tmp_pat
     assert score_of(replace(records[0], value=0.0), made) == records[0].value
 
 
+def test_a_curriculum_that_does_not_better_its_student_is_said(made, data, tiny_bert, tmp_path, caplog):
+    still = ("--episode_learning_rate", "1e-30", "--num_episodes", 1, "--stages_dir", made)
+    assert main(words(data, tiny_bert, tmp_path, *still)) == 0
+    before = json.loads((made / "stage-student/scores.json").read_text())["selection"]
+    said = f"the curriculum has not bettered its student on dev ({100 * before:.1f} before it, {100 * before:.1f} at best in it)"
+    assert f"{said}: the student before it is {made}/stage-student/best" in caplog.text
+
+
 def test_the_policy_is_plotted(made, tmp_path):
     (found,), _ = find_runs(made)
     figure = plots.curves(Summary([found]).of(found.row))

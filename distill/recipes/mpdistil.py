@@ -11,6 +11,7 @@ the student steps after every action, states carry no gradient, dropout is on, t
 they are used, and what selects is a further tenth of train. --preset paper keeps what was published.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -48,6 +49,7 @@ from models.multitask import MultiTask
 from models.truncate import parse_layers, truncate
 from models.weights import fingerprint
 
+logger = logging.getLogger(__name__)
 SOFT_LOSSES, SCHEDULES = ("kl", "mse_prob"), ("sequential", "interleaved")
 
 
@@ -155,7 +157,11 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
         heads = stages.run("heads", lambda place: _warm_heads(cfg, student, {entry.name: entry for entry in others}, pools, place),
                            **facts, student=fingerprint(studied.best))
         student.restore(heads.last)
-    return _curriculum(cfg, {entry.name: entry for entry in (task, *others)}, student, meta, data, pools, run_dir)
+    scores, before = _curriculum(cfg, {entry.name: entry for entry in (task, *others)}, student, meta, data, pools, run_dir), studied.scores()
+    if scores.selection <= before.selection:
+        logger.warning("the curriculum has not bettered its student on %s (%.1f before it, %.1f at best in it): the student before it is %s",
+                       scores.selected_on, 100 * before.selection, 100 * scores.selection, studied.best)
+    return scores
 
 
 def _check_episodes(cfg: Config, task: Task, asked: int) -> None:

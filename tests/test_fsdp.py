@@ -62,7 +62,7 @@ def train_scored(deberta: Path, out: Path, **changed) -> None:
     """AdamW; every two steps an evaluation of an odd number of batches, and of a single one."""
     parts = Parts(deberta, "labels", settings(max_steps=4, eval_steps=2, max_tokens=80, max_grad_norm=0.0, **changed))
 
-    def score(student) -> Scores:
+    def score(student, to_beat: float) -> Scores:
         few = predict(student, parts.data.take(np.arange(1)))
         logits = np.concatenate([predict(student, parts.data), few])
         np.save(out / f"logits{workers.rank()}.npy", logits)

@@ -110,8 +110,8 @@ class Learning(Objective):
 
     def forward(self, student: MultiTask, batch: Batch, progress):
         logits, answering = self.logits(student, batch), self.answering[batch.task]
-        heads = [head for task, head in student.all_heads.items() if task != batch.task]
-        idle = 0.0 * sum(parameter.sum() for head in heads for parameter in head.parameters())  # ranks wait for all gradients
+        others = [student.head_of(task) for task in student.infos if task != batch.task]
+        idle = 0.0 * sum(parameter.sum() for head in others for parameter in head.parameters())  # ranks wait for all gradients
         terms = {"label": answering.loss(logits, batch.target), "doubt": answering.doubt(logits, batch.target)}
         return {name: terms[name].sum() + idle for name in self.term_weights}
 
@@ -147,14 +147,14 @@ class QuizObserver:
         self.width = width if fixed else width + 2 * len(tasks)
         target = torch.from_numpy(quiz.target)
         doubts = self.answering[main].doubt(torch.from_numpy(meta_logits), target)
-        self.meta_doubt = dict(zip(quiz.uid.tolist(), doubts.tolist(), strict=True))
+        self.meta_doubt = Known(quiz, doubts.numpy())
         self.projection = torch.randn(width, generator=torch.Generator().manual_seed(cfg.seed)) / width ** 0.5
 
     @torch.no_grad()
     def look(self, student: MultiTask, quiz: Batch, action: int = -1, batch: Batch | None = None, before: Tensor | None = None):
         student.eval()
         logits, read = self._answer(student, quiz)
-        gain = torch.tensor([self.meta_doubt[int(uid)] for uid in quiz.uid]) - self.answering[self.main].doubt(logits, quiz.target)
+        gain = self.meta_doubt(quiz) - self.answering[self.main].doubt(logits, quiz.target)
         reward = float((gain > 0).float().mean() if self.reward == "binary" else gain.mean())
         if self.fixed:
             return student.head.dense.weight.float().cpu() @ self.projection, reward

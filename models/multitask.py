@@ -36,11 +36,6 @@ class MultiTask(Encoder):
         """Logits [B, C] of the examples of `task` from the pooled states of their sequences."""
         return self.head_of(task)(pooled_BD).view(-1, self.infos[task].num_logits)
 
-    @property
-    def all_heads(self) -> dict[str, ClassificationHead]:
-        """Its own head and the others, by task."""
-        return {task: self.head_of(task) for task in self.infos}
-
     def export(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write an ordinary checkpoint of the encoder's own task into the existing `folder`. `state` as for save()."""
         state = self.state_dict() if state is None else state

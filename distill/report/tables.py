@@ -60,16 +60,19 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
     The last row says what chance the examples bring: the standard error of one score, the median over the records.
     """
     values: dict[str, Scored] = {}
+    errors: dict[Column, list[float]] = {}
     for record in records:
         split, comma, reading = record.split.partition(",")
-        values.setdefault(f"{record.row}{comma}{reading}", {}).setdefault((record.task, split, record.metric), {})[record.seed] = record.value
+        column = record.task, split, record.metric
+        values.setdefault(f"{record.row}{comma}{reading}", {}).setdefault(column, {})[record.seed] = record.value
+        errors.setdefault(column, []).append(record.stderr)
     tasks = list(dict.fromkeys(record.task for record in records))
-    columns = sorted(dict.fromkeys(column for found in values.values() for column in found), key=lambda column: tasks.index(column[0]))
+    columns = sorted(errors, key=lambda column: tasks.index(column[0]))
     control = values[chosen_row(baseline, list(values), "baseline")] if baseline else {}
     header = ["", *(f"{task} {split}, {metric}" for task, split, metric in columns)]
     lines = [[row, *(bold(cell(list(found.get(column, {}).values())), _is_gain(found, control, column)) for column in columns)]
              for row, found in values.items()]
-    of_examples = ["*one score, over examples*", *(_error_over_examples(records, column) for column in columns)]
+    of_examples = ["*one score, over examples*", *(f"± {100 * median(errors[column]):.1f}" for column in columns)]
     if teacher:
         theirs = most_seeds(values[chosen_row(teacher, list(values), "teacher")])
         if not theirs:
@@ -78,13 +81,6 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
         lines = [[*line, cell(shares(found, theirs))] for line, found in zip(lines, values.values())]
         of_examples.append("-")
     return markdown(header, [*lines, of_examples])
-
-
-def _error_over_examples(records: Sequence[Record], column: Column) -> str:
-    """`± 1.9`: the median standard error over examples of the column's scores, percent."""
-    task, split, metric = column
-    errors = [record.stderr for record in records if (record.task, record.split.partition(",")[0], record.metric) == (task, split, metric)]
-    return f"± {100 * median(errors):.1f}"
 
 
 def _is_gain(found: Scored, control: Scored, column: Column) -> bool:

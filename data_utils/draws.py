@@ -45,11 +45,21 @@ def split_held_out(train: EncodedDataset) -> tuple[EncodedDataset, EncodedDatase
     return train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
 
 
-def split_quiz(train: EncodedDataset) -> tuple[EncodedDataset, EncodedDataset]:
-    """(what stays to train on, the quiz): the quiz has a tenth of every class, of whole scores, or of the groups."""
+def in_quiz(train: EncodedDataset) -> np.ndarray:
+    """Which examples of `train` are its quiz, bool [N]: a tenth of every class, of whole scores, or of the groups. No token is read."""
     if train.group is None:
-        asked = quiz(train.uid, np.rint(train.target))
-    else:
-        asked = quiz(train.group, np.zeros(len(train)))
-        asked = np.isin(train.group, train.group[asked])
+        return quiz(train.uid, np.rint(train.target))
+    asked = quiz(train.group, np.zeros(len(train)))
+    return np.isin(train.group, train.group[asked])
+
+
+def split_quiz(train: EncodedDataset) -> tuple[EncodedDataset, EncodedDataset]:
+    """(what stays to train on, the quiz)."""
+    asked = in_quiz(train)
     return train.take(np.flatnonzero(~asked)), train.take(np.flatnonzero(asked))
+
+
+def some(uid: np.ndarray, most: int) -> np.ndarray:
+    """The places, in order, of the `most` examples whose splitmix64(2^33 + uid) is smallest; of all where they are no more."""
+    keys = splitmix64(uid.astype(np.uint64) + (np.uint64(1) << np.uint64(33)))
+    return np.sort(np.argsort(keys)[:most])

@@ -42,6 +42,7 @@ class Settings:
 
     policy: str
     batch_size: int
+    episode_steps: int  # at most; 0: as many as the quiz has batches
     learning_rate: float
     per_episode: bool
     seed: int
@@ -50,7 +51,8 @@ class Settings:
 class Curriculum:
     """A BatchStream over `pools` (task -> examples), the main task's first, that learns from `student` what to give it.
 
-    An episode is one pass over the main task's pool, whose examples, in batches, are the quiz of its steps. The first action
+    An episode is one pass over the main task's pool, or `episode_steps` of it, in a drawn order: its examples, in batches, are the quiz
+    of the steps. The first action
     of an episode is drawn evenly, the others from the policy. All draws are functions of (seed, step). `log` gets a record
     at the end of every episode: how often each task was drawn, the policy's mean probabilities, the sum of rewards.
     """
@@ -60,7 +62,8 @@ class Curriculum:
         self.tasks, self.pools, self.pad_id = list(pools), dict(pools), pad_id
         self.observer, self.student, self.settings, self.log = observer, student, settings, log
         main = self.pools[self.tasks[0]]
-        self.steps_per_episode = -(-len(main) // settings.batch_size)
+        batches = -(-len(main) // settings.batch_size)
+        self.steps_per_episode = min(batches, settings.episode_steps or batches)
         self.steps_per_epoch = 1 if settings.per_episode else self.steps_per_episode
         self.policy = nn.Linear(observer.width, len(self.tasks))
         for parameter in self.policy.parameters():

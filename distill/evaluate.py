@@ -14,7 +14,7 @@ from data_utils.batching import collate, sequential_batches
 from data_utils.encode import EncodedDataset, encode
 from data_utils.metrics import bootstrap_standard_error, compute_metrics, selection_score
 from data_utils.readers import read_examples
-from data_utils.tasks import Task
+from data_utils.tasks import Example, Task
 from data_utils.windows import Windows, encode_windows
 from distill import workers
 from distill.arrays import first_of_groups
@@ -41,14 +41,20 @@ def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_le
 def encode_for(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0,
                text_order: Sequence[int] | None = None, windows: Windows = Windows()) -> EncodedDataset:
     """A split of any task, whether or not it is the encoder's own, by its tokenizer and within its positions."""
+    return encode_examples(encoder, task, read_examples(task, split, data_dir), max_length, text_order, windows)
+
+
+def encode_examples(encoder: Encoder, task: Task, examples: Sequence[Example], max_length: int = 0, text_order: Sequence[int] | None = None,
+                    windows: Windows = Windows()) -> EncodedDataset:
+    """Examples of any task, as encode_for() reads a split of it."""
     if windows != Windows() and not task.spans:
         raise ValueError(f"--stride {windows.stride} --max_query_length {windows.question}: the examples of {task.name} are read whole, "
                          "only texts with answers in them (SQuAD) are cut into windows; leave these settings out")
     length = max_length or min(task.max_length, encoder.max_positions or task.max_length)
     check_length(encoder, length)
     if task.spans:
-        return encode_windows(read_examples(task, split, data_dir), encoder.tokenizer, length, windows)
-    return encode(read_examples(task, split, data_dir), encoder.tokenizer, length, text_order, task)
+        return encode_windows(examples, encoder.tokenizer, length, windows)
+    return encode(examples, encoder.tokenizer, length, text_order, task)
 
 
 def task_info(task: Task, pooling: str) -> TaskInfo:

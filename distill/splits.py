@@ -13,13 +13,15 @@ Which examples are held out or asked is a function of their rows in the train fi
 import logging
 from pathlib import Path
 
-from data_utils.draws import HELD_OUT, split_held_out
-from data_utils.encode import EncodedDataset
-from data_utils.readers import data_fingerprint
+import numpy as np
+
+from data_utils.draws import HELD_OUT, in_quiz, some, split_held_out
+from data_utils.encode import EncodedDataset, untokenised
+from data_utils.readers import data_fingerprint, read_examples
 from data_utils.tasks import Task
 from data_utils.windows import check_found
 from distill.config import TaskConfig
-from distill.evaluate import dev_splits, encode_split
+from distill.evaluate import dev_splits, encode_examples, encode_split
 from distill.rundir import read_json
 from distill.scores import Scores
 from models.encoder import Encoder
@@ -44,6 +46,15 @@ def read_splits(encoder: Encoder, task: Task, cfg: TaskConfig) -> tuple[EncodedD
 def train_split(encoder: Encoder, task: Task, cfg: TaskConfig) -> EncodedDataset:
     """The training examples alone."""
     return _parts(encoder, task, cfg)[0]
+
+
+def quiz_of(encoder: Encoder, task: Task, cfg: TaskConfig, most: int) -> EncodedDataset:
+    """The quiz of another task than the encoder's, of which nothing is held out: at most `most` of its examples (0: all)."""
+    examples = read_examples(task, "train", cfg.data_dir)
+    known = untokenised(examples, task)
+    rows = np.flatnonzero(in_quiz(known))
+    rows = rows[some(known.uid[rows], most or len(rows))]
+    return encode_examples(encoder, task, [examples[row] for row in rows], cfg.max_length)
 
 
 def split_fingerprints(task: Task, cfg: TaskConfig) -> dict[str, str]:

@@ -11,6 +11,7 @@ from distill.losses import (
     cross_entropy,
     mean_squared_error,
     normalised_distance,
+    probability_error,
     relation_kl,
     sense_cross_entropy,
     soft_score,
@@ -73,6 +74,17 @@ class SoftTargets(Term):
         if self.is_regression:
             return soft_score(found.logits, target.logits).sum()
         return self.of_classes(found.logits, target.logits, self.temperature).sum()
+
+
+class SoftProbabilities(SoftTargets):
+    """Soft targets as the published code of MPDistil has them: the squared error of probabilities."""
+
+    name = "mse_prob"
+
+    def forward(self, found, target, batch):
+        if self.is_regression:
+            return super().forward(found, target, batch)
+        return probability_error(found.logits, target.logits, self.temperature).sum()
 
 
 class ClsStates(Term):

@@ -12,7 +12,8 @@ SPACE=${SPACE:-COPA WiC WSC BoolQ MultiRC MRPC CoLA STS-B}      # the action spa
 TASKS=${TASKS:-$SPACE}                              # the main tasks, one after the other
 SEEDS=${SEEDS:-1 2 3 4 5}
 LENGTH=${LENGTH:-128}                               # tokens of an example, as published; 0: each task's own
-EPISODES=${EPISODES:-200}                           # passes over the quiz, of which a large task has many steps each
+EPISODES=${EPISODES:-200}                           # after each the policy learns
+EPISODE_STEPS=${EPISODE_STEPS:-8}                   # of an episode at most: a pass over a large task's quiz would be many
 QUIZ_BATCH=${QUIZ_BATCH:-8}                         # examples of a batch of the curriculum; 2 where a quiz has fewer than 9
 RUNS=${RUNS:-./runs/mpdistil}                       # everything is written below: TASK/ROW/seed-N
 RECORDS=${RECORDS:-./scripts/results.jsonl}
@@ -30,7 +31,7 @@ train() {  # RECIPE FOLDER ROW [settings]: train over the seeds, and record
 study() {  # FOLDER ROW [settings]: the whole of MPDistil
     place=$1 name=$2
     shift 2
-    train mpdistil "$place" "$name" --model "$MODEL" --tasks "$others" --num_episodes "$EPISODES" --episode_batch_size "$QUIZ_BATCH" \
+    train mpdistil "$place" "$name" --model "$MODEL" --tasks "$others" --num_episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --episode_batch_size "$QUIZ_BATCH" \
         --stages_dir "$OUT/stages/seed-{seed}" "$@"
 }
 

@@ -17,7 +17,7 @@ def pool(rows: int) -> EncodedDataset:
 
 
 def settings(**changed) -> Settings:
-    return Settings(**{"policy": "learned", "batch_size": 8, "learning_rate": 1e-3, "per_episode": False, "seed": 42} | changed)
+    return Settings(**{"policy": "learned", "batch_size": 8, "episode_steps": 0, "learning_rate": 1e-3, "per_episode": False, "seed": 42} | changed)
 
 
 class World:
@@ -128,6 +128,18 @@ def test_an_episode_is_one_pass_over_the_quiz():
         stream.next()
         stream.observe(stream.student, step + 1)
     assert stream.steps_per_episode == 3 and sorted(sum(seen[:3], [])) == sorted(sum(seen[3:], [])) == list(range(21)) and seen[:3] != seen[3:]
+
+
+def test_a_shorter_episode_asks_a_part_of_the_quiz_and_the_next_another():
+    stream = Curriculum({task: pool(21) for task in TASKS}, 0, World(0), Student(), settings(episode_steps=2))
+    asked = []
+    for step in range(4):
+        asked.append(set(stream._quiz().uid.tolist()))
+        stream.next()
+        stream.observe(stream.student, step + 1)
+    assert stream.steps_per_epoch == 2 and stream.episode == [], "two episodes are over"
+    assert [len(rows) for rows in asked] == [8] * 4 and not asked[0] & asked[1] and asked[0] | asked[1] != asked[2] | asked[3]
+    assert Curriculum({task: pool(21) for task in TASKS}, 0, World(0), Student(), settings(episode_steps=9)).steps_per_episode == 3
 
 
 def test_it_goes_on_from_any_step_as_if_nothing_had_happened():

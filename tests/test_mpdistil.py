@@ -14,12 +14,13 @@ from data_utils.draws import quiz, split_held_out, split_quiz
 from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.curriculum import Curriculum
-from distill.evaluate import encode_split, predict
+from distill.evaluate import encode_for, encode_split, predict
 from distill.recipes import mpdistil
 from distill.report import plots, read_records
 from distill.report.folder import find_runs
 from distill.report.reproduce import command, score_of
 from distill.report.summary import Summary
+from distill.splits import quiz_of
 from models.checkpoint import load_encoder
 from tests import tiny
 from tests.training import assert_same, exact_arithmetic, free_port, left_behind, one_rank_of_the_program, only, start
@@ -80,6 +81,16 @@ def test_the_verb_prints_the_rows_that_training_asks_about(data, tiny_bert, made
     for select_on, train in (("dev", whole), ("heldout", split_held_out(whole)[0])):
         assert main(["data", "quiz", "COPA", "--data_dir", str(data), "--select_on", select_on]) == 0
         assert list(map(int, capsys.readouterr().out.split())) == split_quiz(train)[1].uid.tolist()
+
+
+def test_of_another_tasks_quiz_a_part_may_do(data, made):
+    encoder, cfg = load_encoder(made / "best"), mpdistil.Config(data_dir=str(data))
+    asked = split_quiz(encode_for(encoder, get_task("STS-B"), "train", str(data)))[1]
+    whole, part = (quiz_of(encoder, get_task("STS-B"), cfg, most) for most in (0, 3))
+    assert len(part) == 3 < len(whole) == len(quiz_of(encoder, get_task("STS-B"), cfg, 1000))
+    assert np.array_equal(whole.uid, asked.uid) and np.array_equal(whole.ids, asked.ids) and np.array_equal(whole.target, asked.target)
+    rows = np.flatnonzero(np.isin(whole.uid, part.uid))
+    assert np.array_equal(part.ids, whole.take(rows).ids) and np.array_equal(part.uid, whole.uid[rows])
 
 
 # ---- whole runs
@@ -226,6 +237,7 @@ def test_the_policy_is_plotted(made, tmp_path):
     (("--tasks", "COPA"), "--tasks COPA: expected the other tasks, each once"), (("--tasks", "RTE,rte"), "expected the other tasks, each once"),
     (("--tasks", "nothing"), "unknown task 'nothing'"), (("--fsdp", True, "--trim_vocabulary", False), "--fsdp: MPDistil's fits"),
     (("--episode_batch_size", 8), "the quiz of COPA has 4 examples here, so that an episode is one action"),
+    (("--episode_steps", 1), "--episode_steps 1: the first action of an episode is drawn evenly"),
     (("--policy", "greedy"), "--policy greedy: expected one of learned, random, main"), (("--tasks", "WiC"), "WiC")])
 def test_mistakes_are_said_in_one_line(more, message, data, tiny_bert, tmp_path, capsys):
     assert main(words(data, tiny_bert, tmp_path / "run", *more)) == 1

@@ -28,19 +28,18 @@ from distill.config import ABOVE_0, BELOW_1, FROM_0, SHARE, TaskConfig, one_of, 
 from distill.curriculum import POLICIES, Curriculum, Settings
 from distill.distillation import Distillation
 from distill.engine import fit
-from distill.evaluate import encode_for, predict, score, task_info
+from distill.evaluate import predict, score, task_info
 from distill.layer_maps import layer_pairs
-from distill.losses import probability_error
 from distill.meta_teacher import REWARDS, HeadLearning, Learning, MetaTeaching, QuizObserver, features, pooled
 from distill.precision import autocast
 from distill.presets import SMALL
 from distill.recipes import finetune
 from distill.rundir import RunDir
 from distill.scores import Scores
-from distill.splits import read_splits, split_fingerprints
+from distill.splits import quiz_of, read_splits, split_fingerprints
 from distill.teacher import LiveTeacher
 from distill.teacher_cache import cache_key, cached_teacher
-from distill.terms import ClsStates, Labels, SoftTargets, Term
+from distill.terms import ClsStates, Labels, SoftProbabilities, SoftTargets, Term
 from distill.vocabulary import held_vocabulary
 from models.checkpoint import load_encoder
 from models.encoder import Encoder
@@ -81,10 +80,12 @@ class Config(TaskConfig):
     policy_learning_rate: Annotated[float, ABOVE_0] = setting(1e-2, "learning rate of the policy")
     reward_function: Annotated[str, one_of(REWARDS)] = setting(
         "binary", "of a quiz example: binary, whether the student beats the meta-teacher, or real, by how much")
-    num_episodes: Annotated[int, ABOVE_0] = setting(200, "passes over the quiz")
+    num_episodes: Annotated[int, ABOVE_0] = setting(200, "episodes; after each the policy learns")
+    episode_steps: Annotated[int, FROM_0] = setting(0, "actions of an episode at most; 0: a pass over the quiz, one for each of its batches")
     eval_episodes: Annotated[int, ABOVE_0] = setting(10, "evaluate the curriculum's student after every so many episodes")
     episode_batch_size: Annotated[int, ABOVE_0] = setting(8, "examples of a batch of the curriculum")
     episode_learning_rate: Annotated[float, ABOVE_0] = setting(3e-5, "learning rate of the student in the curriculum")
+    pool_size: Annotated[int, FROM_0] = setting(1000, "examples of another task's quiz that are drawn from, at most; 0: all")
     step_every: Annotated[str, one_of(("action", "episode"))] = setting(
         "action", "the student steps after every action, or episode: once, over all its batches")
 
@@ -102,7 +103,7 @@ PER_TASK = {"paper": {}, "small": {}}
 PRESET_DEFAULTS = {
     "paper": {"train_batch_size": 8, "learning_rate": 3e-5, "num_train_epochs": 10, "teacher_epochs": 10, "lr_scheduler_type": "constant",
               "warmup_ratio": 0.0, "pooling": "cls", "soft_loss": "mse_prob", "layer_map": "first", "schedule": "interleaved",
-              "policy_learning_rate": 1e-3, "step_every": "episode", "eval_episodes": 1, "select_on": "dev"},
+              "policy_learning_rate": 1e-3, "step_every": "episode", "eval_episodes": 1, "pool_size": 0, "select_on": "dev"},
     "small": {**SMALL, "teacher_learning_rate": 1e-4, "select_on": HELD_OUT},
 }
 
@@ -110,17 +111,6 @@ PRESET_DEFAULTS = {
 def default_preset(words: dict[str, str]) -> str:
     """`small`; `paper` is for whoever asks for it."""
     return "small"
-
-
-class SoftProbabilities(SoftTargets):
-    """The published form of the soft targets: the squared error of probabilities."""
-
-    name = "mse_prob"
-
-    def forward(self, found, target, batch):
-        if self.is_regression:
-            return super().forward(found, target, batch)
-        return probability_error(found.logits, target.logits, self.temperature).sum()
 
 
 @dataclass(frozen=True)
@@ -145,7 +135,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     start = finetune.start(_stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs), task)
     train, evaluation = read_splits(start, task, cfg)
     data = Data(*split_quiz(train), evaluation)
-    pools = {task.name: data.quiz, **{entry.name: split_quiz(encode_for(start, entry, "train", cfg.data_dir, cfg.max_length))[1] for entry in others}}
+    pools = {task.name: data.quiz, **{entry.name: quiz_of(start, entry, cfg, cfg.pool_size) for entry in others}}
     _check_episodes(cfg, task, len(data.quiz))
     run_dir.begin(cfg, facts)
     stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, {f"data {task.name}": facts[f"data {task.name}"]})
@@ -166,6 +156,9 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
 
 def _check_episodes(cfg: Config, task: Task, asked: int) -> None:
     """ValueError where an episode over a quiz of `asked` examples is one action, which is drawn evenly: no policy would learn."""
+    if cfg.policy == "learned" and cfg.episode_steps == 1:
+        raise ValueError("--episode_steps 1: the first action of an episode is drawn evenly, and the policy learns from those after it; give 2 "
+                         "or more, 0 for a pass over the quiz, or --policy random")
     if cfg.policy == "learned" and asked <= cfg.episode_batch_size:
         smaller = f"--episode_batch_size {asked // 2} or less, or " if asked > 1 else ""
         raise ValueError(f"--episode_batch_size {cfg.episode_batch_size}: the quiz of {task.name} has {asked} examples here, so that an episode "
@@ -174,12 +167,12 @@ def _check_episodes(cfg: Config, task: Task, asked: int) -> None:
 
 LATER = {  # settings that a stage does not read; those of the curriculum none does
     "teacher": ("num_train_epochs", "learning_rate", "student", "alpha", "beta", "temperature", "soft_loss", "layer_map", "schedule",
-                "meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks", "episode_batch_size"),
-    "student": ("meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks", "episode_batch_size"), "meta": ("tasks", "episode_batch_size"),
+                "meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks", "pool_size"),
+    "student": ("meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks", "pool_size"), "meta": ("tasks", "pool_size"),
     "heads": ("meta_epochs", "use_comp_loss"),
 }
 OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learning_rate", "reward_function", "num_episodes", "eval_episodes",
-                 "episode_learning_rate", "step_every")
+                 "episode_steps", "episode_batch_size", "episode_learning_rate", "step_every")
 
 
 @dataclass
@@ -276,7 +269,7 @@ def _warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools:
     with autocast(cfg, workers.device()):
         read = {name: pooled(student, name, pools[name]) for name in others}
     student.heads.requires_grad_(True)
-    streams = [TrainStream(pools[name], name, student.tokenizer.pad_token_id, cfg.episode_batch_size, cfg.seed) for name in others]
+    streams = [TrainStream(pools[name], name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed) for name in others]
     stage = _stage_config(cfg, learning_rate=cfg.meta_learning_rate, lr_scheduler_type="constant", warmup_ratio=0.0, trim_vocabulary=False)
     fit(student, HeadLearning(others, pools, read), InTurn(streams), stage, place)
 
@@ -287,7 +280,7 @@ def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, meta: E
     main = next(iter(tasks))
     logits = predict(meta.to(workers.device()), data.quiz)
     observer = QuizObserver(tasks, main, data.quiz, logits, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
-    settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.policy_learning_rate, cfg.step_every == "episode", cfg.seed)
+    settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.step_every == "episode", cfg.seed)
     student.requires_grad_(True)
     stream = Curriculum(pools, student.tokenizer.pad_token_id, observer, student, settings,
                         lambda record: workers.on_main(partial(run_dir.log, record)))

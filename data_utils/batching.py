@@ -1,7 +1,7 @@
 """Batches and the order in which they come: a pure function of (seed, epoch, step)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -124,7 +124,8 @@ class BatchStream(Protocol):
     steps_per_epoch: int
 
     def next(self) -> Batch: ...
-    def observe(self, student, step: int) -> None: ...  # a no-op unless the stream is a curriculum
+    def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None: ...  # a no-op unless the stream is a curriculum;
+    # terms: the mean of each over the step that was made, this rank's part of it
     def state_dict(self) -> dict: ...
     def load_state_dict(self, state: dict) -> None: ...
 
@@ -195,7 +196,7 @@ class Shuffled:
         self.position += 1
         return self._order[step]
 
-    def observe(self, student, step: int) -> None:
+    def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None:
         """This order does not depend on the student."""
 
     def state_dict(self) -> dict:
@@ -227,7 +228,7 @@ class InTurn:
         self.position += 1
         return self.streams[(self.position - 1) % len(self.streams)].next()
 
-    def observe(self, student, step: int) -> None:
+    def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None:
         """This order does not depend on the student."""
 
     def state_dict(self) -> dict:

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from data_utils.batching import Batch, TaskBatches, collate
 from data_utils.encode import EncodedDataset
+from distill import workers
 
 DISCOUNT = 0.99
+LOSS = "label"  # the term of the student's objective whose mean is what a batch cost it
 POLICIES = ("learned", "random", "main")
 
 
@@ -31,9 +33,9 @@ class Observer(Protocol):
 
     width: int
 
-    def look(self, student, quiz: Batch, action: int = -1, batch: Batch | None = None, before: Tensor | None = None) -> tuple[Tensor, float]:
-        """The state [width], without gradient, and the reward on the quiz examples. After `action` gave the student `batch`
-        in the state `before`; without them, before the first action. Leaves the student in evaluation mode."""
+    def look(self, student, quiz: Batch, action: int = -1, loss: float = 0.0, before: Tensor | None = None) -> tuple[Tensor, float]:
+        """The state [width], without gradient, and the reward on the quiz examples. After `action`, in the state `before`, whose batch
+        cost the student `loss`; without them, before the first action. Leaves the student in evaluation mode."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Curriculum:
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=settings.learning_rate)
         self.position = 0  # actions so far
         self.state: Tensor | None = None  # before the next action; None: not looked at yet
-        self.given: tuple[int, Batch] | None = None  # the latest action and its batch
+        self.action = -1  # the latest
         self.episode: list[tuple[Tensor, int, float]] = []  # state, action, reward of its steps so far
 
     # ---- the stream
@@ -91,10 +93,10 @@ class Curriculum:
         self.student.train()
         return step
 
-    def observe(self, student, step: int) -> None:
+    def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None:
         """Reward the action of the step that was just made; at the end of an episode the policy learns."""
         if not self.settings.per_episode:
-            self._experience()
+            self._experience(workers.total({LOSS: float(terms[LOSS])})[LOSS])
         if self.position % self.steps_per_episode == 0:
             self._learn(step)
             self.episode = []
@@ -114,14 +116,13 @@ class Curriculum:
 
     def _act(self) -> Batch:
         """Choose a task, and draw its batch."""
-        action = self._choose()
-        self.given = action, self._draw(self.tasks[action])
-        return self.given[1]
+        self.action = self._choose()
+        return self._draw(self.tasks[self.action])
 
-    def _experience(self) -> None:
+    def _experience(self, loss: float = 0.0) -> None:
         """What the latest action was worth, and what the state is now."""
-        state, reward = self.observer.look(self.student, self._quiz(), *self.given, before=self.state)
-        self.episode.append((self.state, self.given[0], reward))
+        state, reward = self.observer.look(self.student, self._quiz(), self.action, loss, self.state)
+        self.episode.append((self.state, self.action, reward))
         self.state = state
         self.position += 1
 

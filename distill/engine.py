@@ -111,7 +111,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             sums = _accumulate(run, replica, weights, counts, batch, cfg, run.step / steps)
             _update(run, sums, cfg)
             run.step += 1
-            stream.observe(student, run.step)
+            stream.observe(student, run.step, {name: value / max(counts[name], 1) for name, value in sums.items()})
             progress_bar.update()
             tokens = batch.tokens
             _note_terms(run, sums, counts, weights, len(batch), tokens)

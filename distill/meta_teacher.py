@@ -20,6 +20,7 @@ from data_utils.batching import Batch
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task
 from distill import workers
+from distill.curriculum import LOSS
 from distill.evaluate import predict
 from distill.losses import absolute_error, cross_entropy, doubt, squared_error
 from distill.objective import Objective
@@ -100,7 +101,7 @@ class Learning(Objective):
     def __init__(self, tasks: dict[str, Task], compete: bool):
         super().__init__()
         self.answering = {name: Answering(task) for name, task in tasks.items()}
-        self.term_weights = {"label": 1.0, "doubt": 1.0} if compete else {"label": 1.0}
+        self.term_weights = {LOSS: 1.0, "doubt": 1.0} if compete else {LOSS: 1.0}
 
     def counts(self, batch):
         return dict.fromkeys(self.term_weights, len(batch))
@@ -112,7 +113,7 @@ class Learning(Objective):
         logits, answering = self.logits(student, batch), self.answering[batch.task]
         others = [student.head_of(task) for task in student.infos if task != batch.task]
         idle = 0.0 * sum(parameter.sum() for head in others for parameter in head.parameters())  # ranks wait for all gradients
-        terms = {"label": answering.loss(logits, batch.target), "doubt": answering.doubt(logits, batch.target)}
+        terms = {LOSS: answering.loss(logits, batch.target), "doubt": answering.doubt(logits, batch.target)}
         return {name: terms[name].sum() + idle for name in self.term_weights}
 
     def logits(self, student: MultiTask, batch: Batch) -> Tensor:
@@ -142,33 +143,27 @@ class QuizObserver:
 
     def __init__(self, tasks: dict[str, Task], main: str, quiz: EncodedDataset, meta_logits: np.ndarray, width: int, cfg, reward: str,
                  fixed: bool):
-        self.tasks, self.main, self.cfg, self.reward, self.fixed = list(tasks), main, cfg, reward, fixed
-        self.answering = {name: Answering(task) for name, task in tasks.items()}
+        self.num_tasks, self.cfg, self.reward, self.fixed = len(tasks), cfg, reward, fixed
+        self.answering = Answering(tasks[main])
         self.width = width if fixed else width + 2 * len(tasks)
         target = torch.from_numpy(quiz.target)
-        doubts = self.answering[main].doubt(torch.from_numpy(meta_logits), target)
+        doubts = self.answering.doubt(torch.from_numpy(meta_logits), target)
         self.meta_doubt = Known(quiz, doubts.numpy())
         self.projection = torch.randn(width, generator=torch.Generator().manual_seed(cfg.seed)) / width ** 0.5
 
     @torch.no_grad()
-    def look(self, student: MultiTask, quiz: Batch, action: int = -1, batch: Batch | None = None, before: Tensor | None = None):
+    def look(self, student: MultiTask, quiz: Batch, action: int = -1, loss: float = 0.0, before: Tensor | None = None):
         student.eval()
-        logits, read = self._answer(student, quiz)
-        gain = self.meta_doubt(quiz) - self.answering[self.main].doubt(logits, quiz.target)
+        with autocast(self.cfg, workers.device()):
+            outputs = student(quiz.to(workers.device()))
+            read = student.head.features(outputs.pooled)
+        logits, read = outputs.logits.float().cpu(), read.float().mean(0).cpu()
+        gain = self.meta_doubt(quiz) - self.answering.doubt(logits, quiz.target)
         reward = float((gain > 0).float().mean() if self.reward == "binary" else gain.mean())
         if self.fixed:
             return student.head.dense.weight.float().cpu() @ self.projection, reward
-        losses = torch.zeros(len(self.tasks)) if before is None else before[len(read):len(read) + len(self.tasks)].clone()
-        taken = torch.zeros(len(self.tasks))
-        if batch is not None:
-            losses[action] = self.answering[batch.task].loss(self._answer(student, batch)[0], batch.target).mean()
-            taken[action] = 1.0
+        losses, taken = torch.zeros(2, self.num_tasks)
+        if before is not None:
+            losses = before[len(read):-self.num_tasks].clone()
+            losses[action], taken[action] = loss, 1.0
         return torch.cat([read, losses, taken]), reward
-
-    def _answer(self, student: MultiTask, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits, and the mean of what the main task's last layer reads; on the CPU, float32."""
-        moved = batch.to(workers.device())
-        with autocast(self.cfg, workers.device()):
-            outputs = student(moved)
-            read = student.head.features(outputs.pooled)
-        return outputs.logits.float().cpu(), read.float().mean(0).cpu()

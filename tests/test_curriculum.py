@@ -7,9 +7,10 @@ from torch import nn
 
 from data_utils.batching import TaskBatches
 from data_utils.encode import EncodedDataset
-from distill.curriculum import Curriculum, Settings, returns_to_go
+from distill.curriculum import LOSS, Curriculum, Settings, returns_to_go
 
 TASKS = ("main", "helps", "hurts", "harms")
+COST = {LOSS: torch.tensor(0.75)}  # of every batch
 
 
 def pool(rows: int) -> EncodedDataset:
@@ -29,11 +30,11 @@ class World:
     def __init__(self, seed: int, shuffled: bool = False):
         self.draw, self.shuffled, self.past = np.random.default_rng(seed), shuffled, []
 
-    def look(self, student, quiz, action=-1, batch=None, before=None):
+    def look(self, student, quiz, action=-1, loss=0.0, before=None):
         student.eval()
-        if batch is not None:
-            assert batch.task == TASKS[action] and quiz.task == "main"
-            student.skill = 0.7 * student.skill + {"main": 0.0, "helps": 0.3, "hurts": -0.3, "harms": -0.3}[batch.task]
+        if before is not None:
+            assert quiz.task == "main"
+            student.skill = 0.7 * student.skill + {"main": 0.0, "helps": 0.3, "hurts": -0.3, "harms": -0.3}[TASKS[action]]
         reward = float(student.skill + 0.1 * self.draw.standard_normal())
         self.past.append(reward)
         if self.shuffled:
@@ -52,7 +53,7 @@ def live(given: Settings, seed: int, episodes: int, shuffled: bool = False) -> t
     stream = Curriculum({task: pool(160 if task == "main" else 40) for task in TASKS}, 0, World(seed, shuffled), Student(), given, records.append)
     for step in range(episodes * stream.steps_per_epoch):
         stream.next()
-        stream.observe(stream.student, step + 1)
+        stream.observe(stream.student, step + 1, COST)
     return stream, records
 
 
@@ -88,14 +89,14 @@ def test_the_policys_gradient_is_that_of_reinforce():
 
 def test_an_action_is_credited_with_the_reward_that_follows_its_step():
     class Told(World):
-        def look(self, student, quiz, action=-1, batch=None, before=None):
-            return torch.full((self.width,), float(action)), float(action)
+        def look(self, student, quiz, action=-1, loss=0.0, before=None):
+            return torch.full((self.width,), float(action)), action + 10 * loss
     stream = Curriculum({task: pool(40) for task in TASKS}, 0, Told(0), Student(), settings())
     for step in range(3):
         batch = stream.next()
-        stream.observe(stream.student, step + 1)
+        stream.observe(stream.student, step + 1, {LOSS: torch.tensor(float(step)), "another": torch.tensor(7.0)})
         state, action, reward = stream.episode[-1]
-        assert batch.task == TASKS[action] and reward == action, "its own"
+        assert batch.task == TASKS[action] and reward == action + 10 * step, "its own, and what its batch cost"
         assert state[0] == (stream.episode[-2][1] if step else -1), "the state before it"
 
 
@@ -126,7 +127,7 @@ def test_an_episode_is_one_pass_over_the_quiz():
     for step in range(6):
         seen.append(stream._quiz().uid.tolist())
         stream.next()
-        stream.observe(stream.student, step + 1)
+        stream.observe(stream.student, step + 1, COST)
     assert stream.steps_per_episode == 3 and sorted(sum(seen[:3], [])) == sorted(sum(seen[3:], [])) == list(range(21)) and seen[:3] != seen[3:]
 
 
@@ -136,7 +137,7 @@ def test_a_shorter_episode_asks_a_part_of_the_quiz_and_the_next_another():
     for step in range(4):
         asked.append(set(stream._quiz().uid.tolist()))
         stream.next()
-        stream.observe(stream.student, step + 1)
+        stream.observe(stream.student, step + 1, COST)
     assert stream.steps_per_epoch == 2 and stream.episode == [], "two episodes are over"
     assert [len(rows) for rows in asked] == [8] * 4 and not asked[0] & asked[1] and asked[0] | asked[1] != asked[2] | asked[3]
     assert Curriculum({task: pool(21) for task in TASKS}, 0, World(0), Student(), settings(episode_steps=9)).steps_per_episode == 3
@@ -147,18 +148,18 @@ def test_it_goes_on_from_any_step_as_if_nothing_had_happened():
     drawn = []
     for step in range(14):
         drawn.append(whole.next())
-        whole.observe(whole.student, step + 1)
+        whole.observe(whole.student, step + 1, COST)
     for stop in (1, 3, 5, 9):
         first = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), settings(learning_rate=0.1))
         for step in range(stop):
             first.next()
-            first.observe(first.student, step + 1)
+            first.observe(first.student, step + 1, COST)
         second = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), settings(learning_rate=0.1))
         second.load_state_dict(first.state_dict())
         for step in range(stop, 14):
             batch = second.next()
             assert batch.task == drawn[step].task and torch.equal(batch.uid, drawn[step].uid)
-            second.observe(second.student, step + 1)
+            second.observe(second.student, step + 1, COST)
         assert torch.equal(second.policy.weight, whole.policy.weight) and second.position == 14
         assert str(second.optimizer.state_dict()) == str(whole.optimizer.state_dict())
 
@@ -169,6 +170,6 @@ class Pure(World):
     def __init__(self):
         super().__init__(0)
 
-    def look(self, student, quiz, action=-1, batch=None, before=None):
+    def look(self, student, quiz, action=-1, loss=0.0, before=None):
         state = torch.linspace(0, 1, self.width) * (action + 2)
         return state, float(np.sin(3 * action))

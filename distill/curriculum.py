@@ -53,18 +53,16 @@ class Settings:
 class Curriculum:
     """A BatchStream over `pools` (task -> examples), the main task's first, that learns from `student` what to give it.
 
-    An episode is one pass over the main task's pool, or `episode_steps` of it, in a drawn order: its examples, in batches, are the quiz
-    of the steps. The first action
+    An episode is one pass over the main task's `quiz`, or `episode_steps` of it, in a drawn order, a batch for each step. The first action
     of an episode is drawn evenly, the others from the policy. All draws are functions of (seed, step). `log` gets a record
     at the end of every episode: how often each task was drawn, the policy's mean probabilities, the sum of rewards.
     """
 
-    def __init__(self, pools: Mapping[str, EncodedDataset], pad_id: int, observer: Observer, student: nn.Module,
+    def __init__(self, pools: Mapping[str, EncodedDataset], quiz: EncodedDataset, pad_id: int, observer: Observer, student: nn.Module,
                  settings: Settings, log: Callable[[dict], None] = lambda record: None):
-        self.tasks, self.pools, self.pad_id = list(pools), dict(pools), pad_id
+        self.tasks, self.pools, self.quiz, self.pad_id = list(pools), dict(pools), quiz, pad_id
         self.observer, self.student, self.settings, self.log = observer, student, settings, log
-        main = self.pools[self.tasks[0]]
-        batches = -(-len(main) // settings.batch_size)
+        batches = -(-len(quiz) // settings.batch_size)
         self.steps_per_episode = min(batches, settings.episode_steps or batches)
         self.steps_per_epoch = 1 if settings.per_episode else self.steps_per_episode
         self.policy = nn.Linear(observer.width, len(self.tasks))
@@ -180,12 +178,11 @@ class Curriculum:
         return collate(pool, rows, task, self.pad_id)
 
     def _quiz(self) -> Batch:
-        """The main task's examples that the next action is rewarded on: the pool in an order of the episode's own."""
-        main = self.tasks[0]
+        """The examples that the next action is rewarded on: the quiz in an order of the episode's own."""
         episode, step = divmod(self.position, self.steps_per_episode)
-        order = torch.randperm(len(self.pools[main]), generator=self._generator(episode, 2)).numpy()
+        order = torch.randperm(len(self.quiz), generator=self._generator(episode, 2)).numpy()
         size = self.settings.batch_size
-        return collate(self.pools[main], order[step * size:(step + 1) * size], main, self.pad_id)
+        return collate(self.quiz, order[step * size:(step + 1) * size], self.tasks[0], self.pad_id)
 
 
 def returns_to_go(rewards: Sequence[float], discount: float) -> Tensor:

@@ -43,7 +43,7 @@ MPDISTIL = {  # what it adds to TaskConfig, whose settings reach every fit (test
     "layer_map": ("last", "weights"), "schedule": ("interleaved", "weights"), "meta_learning_rate": (0.1, "log"),
     "meta_epochs": (40.0, "log"), "use_comp_loss": (True, "log"), "compete": (False, "weights"), "policy": ("main", "weights"),
     "policy_learning_rate": (1.0, "log"), "reward_function": ("real", "log"), "num_episodes": (3, "log"), "eval_episodes": (1, "log"), "episode_batch_size": (3, "log"),
-    "episode_steps": (1, "log"), "pool_size": (1, "weights"),
+    "episode_steps": (1, "log"), "pool_size": (1, "weights"), "main_pool": ("train", "weights"),
     "episode_learning_rate": (1e-3, "weights"), "step_every": ("episode", "weights"),
 }
 PRETRAIN = {  # what it adds to TrainConfig, whose settings reach its fit as every other

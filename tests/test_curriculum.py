@@ -1,5 +1,7 @@
 """The curriculum: what it draws, what it credits, that it learns where there is something to learn, that it resumes exactly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,7 @@ class Student(nn.Module):
 
 def live(given: Settings, seed: int, episodes: int, shuffled: bool = False) -> tuple[Curriculum, list[dict]]:
     records = []
-    stream = Curriculum({task: pool(160 if task == "main" else 40) for task in TASKS}, 0, World(seed, shuffled), Student(), given, records.append)
+    stream = Curriculum({task: pool(40) for task in TASKS}, pool(160), 0, World(seed, shuffled), Student(), given, records.append)
     for step in range(episodes * stream.steps_per_epoch):
         stream.next()
         stream.observe(stream.student, step + 1, COST)
@@ -75,7 +77,7 @@ def test_returns_run_from_their_own_step_on():
 
 
 def test_the_policys_gradient_is_that_of_reinforce():
-    stream = Curriculum({task: pool(8) for task in TASKS}, 0, World(0), Student(), settings())
+    stream = Curriculum({task: pool(8) for task in TASKS}, pool(8), 0, World(0), Student(), settings())
     states, actions, advantage = torch.randn(7, 6), torch.tensor([0, 3, 2, 1, 1, 0, 2]), torch.randn(7)
     log = torch.log_softmax(stream.policy(states), -1)[torch.arange(7), actions]
     expected = torch.autograd.grad(-(advantage * log).mean(), list(stream.policy.parameters()))
@@ -91,7 +93,7 @@ def test_an_action_is_credited_with_the_reward_that_follows_its_step():
     class Told(World):
         def look(self, student, quiz, action=-1, loss=0.0, before=None):
             return torch.full((self.width,), float(action)), action + 10 * loss
-    stream = Curriculum({task: pool(40) for task in TASKS}, 0, Told(0), Student(), settings())
+    stream = Curriculum({task: pool(40) for task in TASKS}, pool(40), 0, Told(0), Student(), settings())
     for step in range(3):
         batch = stream.next()
         stream.observe(stream.student, step + 1, {LOSS: torch.tensor(float(step)), "another": torch.tensor(7.0)})
@@ -103,7 +105,7 @@ def test_an_action_is_credited_with_the_reward_that_follows_its_step():
 @pytest.mark.parametrize("policy, drawn", [("main", {"main"}), ("random", set(TASKS))])
 def test_controls_draw_the_main_task_alone_or_all_evenly_and_learn_nothing(policy, drawn):
     stream, records = live(settings(policy=policy), 0, 20)
-    before = Curriculum({task: pool(8) for task in TASKS}, 0, World(0), Student(), settings(policy=policy)).policy.weight
+    before = Curriculum({task: pool(8) for task in TASKS}, pool(8), 0, World(0), Student(), settings(policy=policy)).policy.weight
     assert torch.equal(stream.policy.weight, before)
     counts = {task: sum(record["actions"][task] for record in records) for task in TASKS}
     assert {task for task in TASKS if counts[task]} == drawn and sum(counts.values()) == 400
@@ -122,7 +124,7 @@ def test_a_step_per_episode_gives_all_its_batches_at_once_and_the_student_stands
 
 
 def test_an_episode_is_one_pass_over_the_quiz():
-    stream = Curriculum({task: pool(21) for task in TASKS}, 0, World(0), Student(), settings())
+    stream = Curriculum({task: pool(21) for task in TASKS}, pool(21), 0, World(0), Student(), settings())
     seen = []
     for step in range(6):
         seen.append(stream._quiz().uid.tolist())
@@ -131,8 +133,14 @@ def test_an_episode_is_one_pass_over_the_quiz():
     assert stream.steps_per_episode == 3 and sorted(sum(seen[:3], [])) == sorted(sum(seen[3:], [])) == list(range(21)) and seen[:3] != seen[3:]
 
 
+def test_the_student_reads_the_pools_and_is_rewarded_on_the_quiz():
+    quiz = replace(pool(16), uid=np.arange(100, 116))
+    stream = Curriculum({task: pool(40) for task in TASKS}, quiz, 0, World(0), Student(), settings(policy="main"))
+    assert stream.steps_per_episode == 2 and min(stream._quiz().uid) >= 100 and max(stream.next().uid) < 40
+
+
 def test_a_shorter_episode_asks_a_part_of_the_quiz_and_the_next_another():
-    stream = Curriculum({task: pool(21) for task in TASKS}, 0, World(0), Student(), settings(episode_steps=2))
+    stream = Curriculum({task: pool(21) for task in TASKS}, pool(21), 0, World(0), Student(), settings(episode_steps=2))
     asked = []
     for step in range(4):
         asked.append(set(stream._quiz().uid.tolist()))
@@ -140,21 +148,21 @@ def test_a_shorter_episode_asks_a_part_of_the_quiz_and_the_next_another():
         stream.observe(stream.student, step + 1, COST)
     assert stream.steps_per_epoch == 2 and stream.episode == [], "two episodes are over"
     assert [len(rows) for rows in asked] == [8] * 4 and not asked[0] & asked[1] and asked[0] | asked[1] != asked[2] | asked[3]
-    assert Curriculum({task: pool(21) for task in TASKS}, 0, World(0), Student(), settings(episode_steps=9)).steps_per_episode == 3
+    assert Curriculum({task: pool(21) for task in TASKS}, pool(21), 0, World(0), Student(), settings(episode_steps=9)).steps_per_episode == 3
 
 
 def test_it_goes_on_from_any_step_as_if_nothing_had_happened():
-    whole = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), settings(learning_rate=0.1))
+    whole = Curriculum({task: pool(24) for task in TASKS}, pool(24), 0, Pure(), Student(), settings(learning_rate=0.1))
     drawn = []
     for step in range(14):
         drawn.append(whole.next())
         whole.observe(whole.student, step + 1, COST)
     for stop in (1, 3, 5, 9):
-        first = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), settings(learning_rate=0.1))
+        first = Curriculum({task: pool(24) for task in TASKS}, pool(24), 0, Pure(), Student(), settings(learning_rate=0.1))
         for step in range(stop):
             first.next()
             first.observe(first.student, step + 1, COST)
-        second = Curriculum({task: pool(24) for task in TASKS}, 0, Pure(), Student(), settings(learning_rate=0.1))
+        second = Curriculum({task: pool(24) for task in TASKS}, pool(24), 0, Pure(), Student(), settings(learning_rate=0.1))
         second.load_state_dict(first.state_dict())
         for step in range(stop, 14):
             batch = second.next()

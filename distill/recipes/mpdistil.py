@@ -49,7 +49,7 @@ from models.truncate import parse_layers, truncate
 from models.weights import fingerprint
 
 logger = logging.getLogger(__name__)
-SOFT_LOSSES, SCHEDULES = ("kl", "mse_prob"), ("sequential", "interleaved")
+SOFT_LOSSES, SCHEDULES, MAIN_POOLS = ("kl", "mse_prob"), ("sequential", "interleaved"), ("quiz", "train")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,8 @@ class Config(TaskConfig):
     eval_episodes: Annotated[int, ABOVE_0] = setting(10, "evaluate the curriculum's student after every so many episodes")
     episode_batch_size: Annotated[int, ABOVE_0] = setting(8, "examples of a batch of the curriculum")
     episode_learning_rate: Annotated[float, ABOVE_0] = setting(3e-5, "learning rate of the student in the curriculum")
+    main_pool: Annotated[str, one_of(MAIN_POOLS)] = setting(
+        "quiz", "what the curriculum has of the main task: quiz, as published, which rewards it too; or train, of which the quiz is no part")
     pool_size: Annotated[int, FROM_0] = setting(1000, "examples of another task's quiz that are drawn from, at most; 0: all")
     step_every: Annotated[str, one_of(("action", "episode"))] = setting(
         "action", "the student steps after every action, or episode: once, over all its batches")
@@ -135,7 +137,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     start = finetune.start(_stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs), task)
     train, evaluation = read_splits(start, task, cfg)
     data = Data(*split_quiz(train), evaluation)
-    pools = {task.name: data.quiz, **{entry.name: quiz_of(start, entry, cfg, cfg.pool_size) for entry in others}}
+    pools = {task.name: data.train if cfg.main_pool == "train" else data.quiz, **{entry.name: quiz_of(start, entry, cfg, cfg.pool_size) for entry in others}}
     _check_episodes(cfg, task, len(data.quiz))
     run_dir.begin(cfg, facts)
     stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, {f"data {task.name}": facts[f"data {task.name}"]})
@@ -172,7 +174,7 @@ LATER = {  # settings that a stage does not read; those of the curriculum none d
     "heads": ("meta_epochs", "use_comp_loss"),
 }
 OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learning_rate", "reward_function", "num_episodes", "eval_episodes",
-                 "episode_steps", "episode_batch_size", "episode_learning_rate", "step_every")
+                 "episode_steps", "episode_batch_size", "episode_learning_rate", "main_pool", "step_every")
 
 
 @dataclass
@@ -282,12 +284,12 @@ def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, meta: E
     observer = QuizObserver(tasks, main, data.quiz, logits, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
     settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.step_every == "episode", cfg.seed)
     student.requires_grad_(True)
-    stream = Curriculum(pools, student.tokenizer.pad_token_id, observer, student, settings,
+    stream = Curriculum(pools, data.quiz, student.tokenizer.pad_token_id, observer, student, settings,
                         lambda record: workers.on_main(partial(run_dir.log, record)))
     steps = cfg.num_episodes * stream.steps_per_epoch
     stage = _stage_config(cfg, max_steps=steps, eval_steps=cfg.eval_episodes * stream.steps_per_epoch,
                           learning_rate=cfg.episode_learning_rate, lr_scheduler_type="constant", warmup_ratio=0.0,
                           eval_on_start=True, train_batch_size=cfg.episode_batch_size)
-    with held_vocabulary(stage, student, *pools.values(), *data.evaluation.values()):
+    with held_vocabulary(stage, student, *pools.values(), data.quiz, *data.evaluation.values()):
         return fit(student, Learning(tasks, cfg.compete), stream, stage, run_dir,
                    lambda model, to_beat: score(model, tasks[main], data.evaluation, to_beat=to_beat))

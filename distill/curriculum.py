@@ -4,11 +4,12 @@
 
 The policy is a linear layer and a softmax over tasks, trained by REINFORCE at the end of every episode:
 
-    loss = - mean_t (R_t - mean R) log pi(a_t | s_t)      R_t = sum_{j >= t} gamma^{j - t} r_j
+    loss = - mean_t R_t log pi(a_t | s_t)      R_t = sum_{j >= t} gamma^{j - t} (r_j - mean r)
 
 Differs from the published code: the student steps after every action, and the reward that follows is credited to it (there
 the student stands still within an episode, so that no reward depends on an action); states carry no gradient; returns are
-discounted from their own step on. `per_episode` brings the first back.
+discounted from their own step on; the mean is taken off the rewards, not off the returns, of which early ones are the larger for having
+more rewards to come, whatever was done. `per_episode` brings the first back.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,8 @@ POLICIES = ("learned", "random", "main")
 
 
 class Observer(Protocol):
-    """What the curriculum sees of a student."""
+    """What the curriculum sees of a student. The entries of a state should be of order 1 together, not each: AdamW moves a logit of the
+    policy by its rate times the sum of their sizes, and a wide state would settle the policy within a few episodes, on noise."""
 
     width: int
 
@@ -143,14 +145,14 @@ class Curriculum:
         actions = torch.tensor([action for _, action, _ in self.episode])
         rewards = [reward for _, _, reward in self.episode]
         if self.settings.policy == "learned" and len(self.episode) > 1:
-            advantage_S = returns_to_go(rewards, DISCOUNT)
-            advantage_S = advantage_S - advantage_S.mean()
+            mean = sum(rewards) / len(rewards)
+            advantage_S = returns_to_go([reward - mean for reward in rewards], DISCOUNT)
             own = slice(1, None)  # the first action was not the policy's
             self._ascend(states_SD[own], actions[own], advantage_S[own])
-        mean = self.probabilities(states_SD).mean(0).tolist()
+        chances = self.probabilities(states_SD).mean(0).tolist()
         drawn = np.bincount(actions.numpy(), minlength=len(self.tasks)).tolist()
         self.log({"step": step, "episode": self.position // self.steps_per_episode, "reward": float(sum(rewards)),
-                  "actions": dict(zip(self.tasks, drawn)), "policy": dict(zip(self.tasks, mean))})
+                  "actions": dict(zip(self.tasks, drawn)), "policy": dict(zip(self.tasks, chances))})
 
     @torch.no_grad()
     def _ascend(self, states_SD: Tensor, actions_S: Tensor, advantage_S: Tensor) -> None:

@@ -135,8 +135,8 @@ class HeadLearning(Learning):
 class QuizObserver:
     """A curriculum's view of a student on the main task's quiz (an Observer).
 
-    State: the mean over the quiz examples of what the head's last layer reads, then each task's latest loss, then the latest
-    action, one-hot. `fixed`: a fixed random projection of the head's weights instead, as published.
+    State: the mean over the quiz examples of what the head's last layer reads, by its width, then each task's latest loss, then the
+    latest action, one-hot. `fixed`: a fixed random projection of the head's weights instead, as published.
     Reward: the mean over the examples of p_student(y) - p_meta(y), or of whether it is above 0 (`binary`); for scores of the
     differences of absolute errors.
     """
@@ -157,7 +157,7 @@ class QuizObserver:
         with autocast(self.cfg, workers.device()):
             outputs = student(quiz.to(workers.device()))
             read = student.head.features(outputs.pooled)
-        logits, read = outputs.logits.float().cpu(), read.float().mean(0).cpu()
+        logits, read = outputs.logits.float().cpu(), read.float().mean(0).cpu() / read.shape[1]
         gain = self.meta_doubt(quiz) - self.answering.doubt(logits, quiz.target)
         reward = float((gain > 0).float().mean() if self.reward == "binary" else gain.mean())
         if self.fixed:

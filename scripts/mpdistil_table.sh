@@ -12,8 +12,9 @@ SPACE=${SPACE:-COPA WiC WSC BoolQ MultiRC MRPC CoLA STS-B}      # the action spa
 TASKS=${TASKS:-$SPACE}                              # the main tasks, one after the other
 SEEDS=${SEEDS:-1 2 3 4 5}
 LENGTH=${LENGTH:-128}                               # tokens of an example, as published; 0: each task's own
-EPISODES=${EPISODES:-200}                           # after each the policy learns
-EPISODE_STEPS=${EPISODE_STEPS:-8}                   # of an episode at most: a pass over a large task's quiz would be many
+EPISODES=${EPISODES:-60}                            # after each the policy learns
+EPISODE_STEPS=${EPISODE_STEPS:-4}                   # of an episode at most: a pass over a large task's quiz would be many
+POLICY_RATE=${POLICY_RATE:-3e-2}                    # its learning rate: the product with EPISODES is about what its logits can move
 QUIZ_BATCH=${QUIZ_BATCH:-8}                         # examples of a batch of the curriculum; 2 where a quiz has fewer than 9
 RUNS=${RUNS:-./runs/mpdistil}                       # everything is written below: TASK/ROW/seed-N
 RECORDS=${RECORDS:-./scripts/results.jsonl}
@@ -32,6 +33,7 @@ study() {  # FOLDER ROW [settings]: the whole of MPDistil
     place=$1 name=$2
     shift 2
     train mpdistil "$place" "$name" --model "$MODEL" --tasks "$others" --num_episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --episode_batch_size "$QUIZ_BATCH" \
+        --policy_learning_rate "$POLICY_RATE" \
         --stages_dir "$OUT/stages/seed-{seed}" "$@"
 }
 

@@ -79,7 +79,7 @@ def test_the_observer_rewards_being_surer_than_the_meta_teacher(reward, several,
     expected = (ours > theirs).float().mean() if reward == "binary" else (ours - theirs).mean()
     assert found == pytest.approx(expected.item(), abs=1e-5) and not state.requires_grad and state.shape == (32 + 6,)
     assert state[32:].tolist() == [0.0] * 6
-    np.testing.assert_allclose(state[:32], features(several, asked)[[0, 5, 6]].reshape(6, 32).mean(0), atol=1e-5)
+    np.testing.assert_allclose(32 * state[:32], features(several, asked)[[0, 5, 6]].reshape(6, 32).mean(0), atol=1e-5)
     after, _ = observer.look(several, batch, 0, 0.25, state)
     last, _ = observer.look(several, batch, 2, 0.5, after)
     assert after[32:].tolist() == [0.25, 0, 0, 1, 0, 0] and last[32:].tolist() == [0.25, 0, 0.5, 0, 0, 1]

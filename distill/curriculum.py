@@ -4,12 +4,14 @@
 
 The policy is a linear layer and a softmax over tasks, trained by REINFORCE at the end of every episode:
 
-    loss = - mean_t R_t log pi(a_t | s_t)      R_t = sum_{j >= t} gamma^{j - t} (r_j - mean r)
+    loss = - mean_t R_t log pi(a_t | s_t)      R_t = sum_{j >= t} gamma^{j - t} (g_j - mean g)      g_t = r_t - b_t
+
+b_t is what the student before the curriculum is worth on the examples of r_t: which examples a reward is taken on says nothing of actions.
 
 Differs from the published code: the student steps after every action, and the reward that follows is credited to it (there
 the student stands still within an episode, so that no reward depends on an action); states carry no gradient; returns are
-discounted from their own step on; the mean is taken off the rewards, not off the returns, of which early ones are the larger for having
-more rewards to come, whatever was done. `per_episode` brings the first back.
+discounted from their own step on; b_t; the mean is taken off the rewards, not off the returns, of which early ones are the larger for
+having more rewards to come, whatever was done. `per_episode` brings the first back.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,9 +37,10 @@ class Observer(Protocol):
 
     width: int
 
-    def look(self, student, quiz: Batch, action: int = -1, loss: float = 0.0, before: Tensor | None = None) -> tuple[Tensor, float]:
-        """The state [width], without gradient, and the reward on the quiz examples. After `action`, in the state `before`, whose batch
-        cost the student `loss`; without them, before the first action. Leaves the student in evaluation mode."""
+    def look(self, student, quiz: Batch, action: int = -1, loss: float = 0.0, before: Tensor | None = None) -> tuple[Tensor, float, float]:
+        """The state [width], without gradient, the reward on the quiz examples, and the one that the student had on them before the
+        curriculum. After `action`, in the state `before`, whose batch cost the student `loss`; without them, before the first action.
+        Leaves the student in evaluation mode."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,14 @@ class Curriculum:
         self.position = 0  # actions so far
         self.state: Tensor | None = None  # before the next action; None: not looked at yet
         self.action = -1  # the latest
-        self.episode: list[tuple[Tensor, int, float]] = []  # state, action, reward of its steps so far
+        self.episode: list[tuple[Tensor, int, float, float]] = []  # state, action, reward, and that before the curriculum, of its steps
 
     # ---- the stream
 
     def next(self) -> Batch | TaskBatches:
         """The batch of the next action; with `per_episode` those of a whole episode, as one step."""
         if self.state is None:
-            self.state, _ = self.observer.look(self.student, self._quiz())
+            self.state, *_ = self.observer.look(self.student, self._quiz())
         if self.settings.per_episode:
             batches = []
             for _ in range(self.steps_per_episode):
@@ -102,15 +105,16 @@ class Curriculum:
             self.episode = []
 
     def state_dict(self) -> dict:
-        states, actions, rewards = zip(*self.episode) if self.episode else ((), (), ())
+        states, actions, rewards, usual = zip(*self.episode) if self.episode else ((), (), (), ())
         return {"position": self.position, "state": self.state, "policy": self.policy.state_dict(),
-                "optimizer": self.optimizer.state_dict(), "states": list(states), "actions": list(actions), "rewards": list(rewards)}
+                "optimizer": self.optimizer.state_dict(), "states": list(states), "actions": list(actions), "rewards": list(rewards),
+                "usual": list(usual)}
 
     def load_state_dict(self, state: dict) -> None:
         self.position, self.state = state["position"], state["state"]
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.episode = list(zip(state["states"], state["actions"], state["rewards"], strict=True))
+        self.episode = list(zip(state["states"], state["actions"], state["rewards"], state["usual"], strict=True))
 
     # ---- the policy
 
@@ -121,8 +125,8 @@ class Curriculum:
 
     def _experience(self, loss: float = 0.0) -> None:
         """What the latest action was worth, and what the state is now."""
-        state, reward = self.observer.look(self.student, self._quiz(), self.action, loss, self.state)
-        self.episode.append((self.state, self.action, reward))
+        state, reward, usual = self.observer.look(self.student, self._quiz(), self.action, loss, self.state)
+        self.episode.append((self.state, self.action, reward, usual))
         self.state = state
         self.position += 1
 
@@ -141,12 +145,12 @@ class Curriculum:
 
     def _learn(self, step: int) -> None:
         """One REINFORCE step over the episode, and its record."""
-        states_SD = torch.stack([state for state, _, _ in self.episode])
-        actions = torch.tensor([action for _, action, _ in self.episode])
-        rewards = [reward for _, _, reward in self.episode]
+        states, actions, rewards, usual = zip(*self.episode)
+        states_SD, actions = torch.stack(states), torch.tensor(actions)
         if self.settings.policy == "learned" and len(self.episode) > 1:
-            mean = sum(rewards) / len(rewards)
-            advantage_S = returns_to_go([reward - mean for reward in rewards], DISCOUNT)
+            gains = [reward - before for reward, before in zip(rewards, usual)]
+            mean = sum(gains) / len(gains)
+            advantage_S = returns_to_go([gain - mean for gain in gains], DISCOUNT)
             own = slice(1, None)  # the first action was not the policy's
             self._ascend(states_SD[own], actions[own], advantage_S[own])
         chances = self.probabilities(states_SD).mean(0).tolist()

@@ -141,14 +141,14 @@ class QuizObserver:
     differences of absolute errors.
     """
 
-    def __init__(self, tasks: dict[str, Task], main: str, quiz: EncodedDataset, meta_logits: np.ndarray, width: int, cfg, reward: str,
-                 fixed: bool):
+    def __init__(self, tasks: dict[str, Task], main: str, quiz: EncodedDataset, meta_logits: np.ndarray, student_logits: np.ndarray, width: int,
+                 cfg, reward: str, fixed: bool):
+        """`meta_logits`, `student_logits`: answers to the quiz, the student's before the curriculum."""
         self.num_tasks, self.cfg, self.reward, self.fixed = len(tasks), cfg, reward, fixed
         self.answering = Answering(tasks[main])
         self.width = width if fixed else width + 2 * len(tasks)
-        target = torch.from_numpy(quiz.target)
-        doubts = self.answering.doubt(torch.from_numpy(meta_logits), target)
-        self.meta_doubt = Known(quiz, doubts.numpy())
+        meta_doubt, doubt = (self.answering.doubt(torch.from_numpy(logits), torch.from_numpy(quiz.target)) for logits in (meta_logits, student_logits))
+        self.known = Known(quiz, torch.stack([meta_doubt, doubt], -1).numpy())
         self.projection = torch.randn(width, generator=torch.Generator().manual_seed(cfg.seed)) / width ** 0.5
 
     @torch.no_grad()
@@ -158,12 +158,15 @@ class QuizObserver:
             outputs = student(quiz.to(workers.device()))
             read = student.head.features(outputs.pooled)
         logits, read = outputs.logits.float().cpu(), read.float().mean(0).cpu() / read.shape[1]
-        gain = self.meta_doubt(quiz) - self.answering.doubt(logits, quiz.target)
-        reward = float((gain > 0).float().mean() if self.reward == "binary" else gain.mean())
+        meta_doubt, doubt_before = self.known(quiz).unbind(-1)
+        reward, usual = (self._reward(meta_doubt - doubt) for doubt in (self.answering.doubt(logits, quiz.target), doubt_before))
         if self.fixed:
-            return student.head.dense.weight.float().cpu() @ self.projection, reward
+            return student.head.dense.weight.float().cpu() @ self.projection, reward, usual
         losses, taken = torch.zeros(2, self.num_tasks)
         if before is not None:
             losses = before[len(read):-self.num_tasks].clone()
             losses[action], taken[action] = loss, 1.0
-        return torch.cat([read, losses, taken]), reward
+        return torch.cat([read, losses, taken]), reward, usual
+
+    def _reward(self, gain: Tensor) -> float:
+        return float((gain > 0).float().mean() if self.reward == "binary" else gain.mean())

@@ -43,7 +43,7 @@ class World:
             reward = self.past[self.draw.integers(len(self.past))]
         state = torch.zeros(self.width)
         state[action], state[4], state[5] = float(action >= 0), student.skill, 1.0
-        return state, reward
+        return state, reward, 0.0
 
 
 class Student(nn.Module):
@@ -92,14 +92,27 @@ def test_the_policys_gradient_is_that_of_reinforce():
 def test_an_action_is_credited_with_the_reward_that_follows_its_step():
     class Told(World):
         def look(self, student, quiz, action=-1, loss=0.0, before=None):
-            return torch.full((self.width,), float(action)), action + 10 * loss
+            return torch.full((self.width,), float(action)), action + 10 * loss, 0.0
     stream = Curriculum({task: pool(40) for task in TASKS}, pool(40), 0, Told(0), Student(), settings())
     for step in range(3):
         batch = stream.next()
         stream.observe(stream.student, step + 1, {LOSS: torch.tensor(float(step)), "another": torch.tensor(7.0)})
-        state, action, reward = stream.episode[-1]
+        state, action, reward, _ = stream.episode[-1]
         assert batch.task == TASKS[action] and reward == action + 10 * step, "its own, and what its batch cost"
         assert state[0] == (stream.episode[-2][1] if step else -1), "the state before it"
+
+
+def test_what_examples_a_reward_is_taken_on_teaches_the_policy_nothing():
+    """Rewards that differ by the examples alone, as the student's before the curriculum do."""
+    class Uneven(World):
+        def look(self, student, quiz, action=-1, loss=0.0, before=None):
+            ease = float(quiz.uid.float().mean())
+            return torch.ones(self.width), 0.5 + ease, ease
+    stream = Curriculum({task: pool(40) for task in TASKS}, pool(40), 0, Uneven(0), Student(), settings())
+    for step in range(2 * stream.steps_per_epoch):
+        stream.next()
+        stream.observe(stream.student, step + 1, COST)
+    assert stream.probabilities(torch.ones(1, 6))[0].tolist() == [0.25] * 4
 
 
 @pytest.mark.parametrize("policy, drawn", [("main", {"main"}), ("random", set(TASKS))])
@@ -180,4 +193,4 @@ class Pure(World):
 
     def look(self, student, quiz, action=-1, loss=0.0, before=None):
         state = torch.linspace(0, 1, self.width) * (action + 2)
-        return state, float(np.sin(3 * action))
+        return state, float(np.sin(3 * action)), 0.1 * action

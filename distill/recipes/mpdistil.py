@@ -280,8 +280,8 @@ def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, meta: E
                 run_dir: RunDir) -> Scores:
     """The fourth fit: the student, on what the policy chooses."""
     main = next(iter(tasks))
-    logits = predict(meta.to(workers.device()), data.quiz)
-    observer = QuizObserver(tasks, main, data.quiz, logits, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
+    answers = [predict(model.to(workers.device()), data.quiz) for model in (meta, student)]
+    observer = QuizObserver(tasks, main, data.quiz, *answers, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
     settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.step_every == "episode", cfg.seed)
     student.requires_grad_(True)
     stream = Curriculum(pools, data.quiz, student.tokenizer.pad_token_id, observer, student, settings,

@@ -32,8 +32,8 @@ train() {  # RECIPE FOLDER ROW [settings]: train over the seeds, and record
 study() {  # FOLDER ROW [settings]: the whole of MPDistil
     place=$1 name=$2
     shift 2
-    train mpdistil "$place" "$name" --model "$MODEL" --tasks "$others" --num_episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" --episode_batch_size "$QUIZ_BATCH" \
-        --policy_learning_rate "$POLICY_RATE" \
+    train mpdistil "$place" "$name" --model "$MODEL" --tasks "$others" --num_episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" \
+        --episode_batch_size "$QUIZ_BATCH" --policy_learning_rate "$POLICY_RATE" \
         --stages_dir "$OUT/stages/seed-{seed}" "$@"
 }
 

@@ -239,6 +239,10 @@ class RunDir:
         text = self.log_file.read_text() if self.log_file.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
+    def evaluations(self) -> int:
+        """How many there were after the first step: the best was chosen among them."""
+        return sum("scores" in line and line["step"] > 0 for line in self.logged())
+
     def scores(self) -> Scores:
         """The scores of the finished run; ValueError where it is not finished."""
         if not self.is_done():

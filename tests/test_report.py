@@ -43,6 +43,14 @@ def test_the_last_row_is_the_median_error_that_the_examples_bring():
     assert table([*scored, record("teacher", 0.7, 1, task="CoLA")]).splitlines()[-1] == "| *one score, over examples* | ± 2.0 | ± 2.0 |"
 
 
+def test_a_column_says_of_how_many_evaluations_a_score_is_the_best():
+    scored = [replace(record("long", 0.8, seed), evaluations=count) for seed, count in enumerate((40, 20))]
+    scored += [record("old", 0.7, 1), replace(record("short", 0.7, 1), evaluations=3), replace(record("short", 0.6, 1, task="CoLA"), evaluations=3)]
+    lines = table(scored, "old", "long").splitlines()
+    assert [line.split("|")[-2].strip() for line in lines] == ["best of, evaluations", "---", "20 to 40", "-", "3", "-"]
+    assert "best of" not in table([record("old", 0.7, 1)])
+
+
 def test_a_record_replaces_the_one_that_says_the_same_and_no_other(tmp_path):
     path = tmp_path / "results.jsonl"
     write_records(path, [record("teacher", 0.8, 1), record("teacher", 0.9, 2)])

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from data_utils.draws import HELD_OUT
 from distill.config import digest, split_words
-from distill.rundir import SaveError, read_json, stage_of, write_text
+from distill.rundir import RunDir, SaveError, read_json, stage_of, write_text
 from distill.seeds import FOLDER, SEED
 from models.weights import stored_parameters
 
@@ -29,7 +29,8 @@ class Record:
 
     table: where it belongs; row: the system; value: a fraction or correlation; stderr: bootstrap over the n examples;
     parameters: of the model, embeddings included; reading: which reading of `evaluate --output` it is, "" for the run's
-    own scores; stage: the run inside the command's run whose scores they are, "" for the last.
+    own scores; stage: the run inside the command's run whose scores they are, "" for the last; evaluations: of how many these
+    are the best, 0 where it is not known.
     """
 
     table: str
@@ -51,6 +52,7 @@ class Record:
     parameters: int | None = None
     reading: str = ""
     stage: str = ""
+    evaluations: int = 0
 
     @property
     def key(self) -> tuple:
@@ -118,7 +120,8 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
     words = of_one_seed(origin["command"], config["seed"])
     return [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
                    scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
-                   origin["device"], own["seconds"], stored_parameters(run / "best" / "model.safetensors"), reading, stage_of(run))
+                   origin["device"], own["seconds"], stored_parameters(run / "best" / "model.safetensors"), reading, stage_of(run),
+                   RunDir(run).evaluations())
             for key, value in scores["values"].items() if key.split("/")[0] != HELD_OUT]  # that part of train only selects
 
 

@@ -65,7 +65,7 @@ BESIDE = {
     "relation_heads": {"relation_weight": 1.0}, "student_layers": {"student": "bert"},
     "trim_vocabulary": {"data_dir": "other glue"},  # there a type has no example, and weight decay passes it by
     "use_comp_loss": {"reward_function": "real"}, "meta_epochs": {"reward_function": "real", "meta_learning_rate": 0.1},
-    "meta_learning_rate": {"reward_function": "real"}, "policy": {"tasks": "SST-2"}, "policy_learning_rate": {"tasks": "SST-2"},
+    "meta_learning_rate": {"reward_function": "real"}, "policy": {"tasks": "SST-2"}, "policy_learning_rate": {"tasks": "SST-2", "reward_function": "real"},
     "episode_steps": {"policy": "random"}, "pool_size": {"tasks": "SST-2"},
     "schedule": {"num_train_epochs": 2.0}, "relation_layer": {"relation_weight": 1.0},
 }

@@ -9,7 +9,9 @@ from distill import workers
 from distill.config import TrainConfig
 from distill.precision import uses_bf16
 
-SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices that are multiplied
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the largest square matrices that are multiplied
+FIRST_SIDE = 256
+LONG = 0.1  # seconds of a product that tells enough: emulated arithmetic would take minutes for the largest
 ROUNDS = 5
 
 
@@ -47,18 +49,25 @@ class Pace:
 def best_product(dtype: torch.dtype) -> float:
     """Operations per second of one large matrix product on this device: what mfu is a share of.
 
-    Measured, the best of ROUNDS: a data sheet knows neither the threads of this process nor the clock of this machine.
+    Measured, since a data sheet knows neither the threads of this process nor the clock of this machine: the best of ROUNDS, of squares
+    that double until one takes LONG or has the device's SIDE.
     """
-    device, seconds = workers.device(), []
-    side = SIDE[device.type]
-    matrix = torch.ones(side, side, dtype=dtype, device=device)
-    for _ in range(ROUNDS):
-        _wait(device)
-        started = time.perf_counter()
-        matrix @ matrix
-        _wait(device)
-        seconds.append(time.perf_counter() - started)
-    return 2 * side ** 3 / min(seconds)
+    device, best = workers.device(), 0.0
+    side, seconds = FIRST_SIDE, 0.0
+    while side <= SIDE[device.type] and seconds < LONG:
+        matrix = torch.ones(side, side, dtype=dtype, device=device)
+        seconds = min(_seconds_of_product(matrix) for _ in range(ROUNDS))
+        best = max(best, 2 * side ** 3 / seconds)
+        side *= 2
+    return best
+
+
+def _seconds_of_product(matrix: torch.Tensor) -> float:
+    _wait(matrix.device)
+    started = time.perf_counter()
+    matrix @ matrix
+    _wait(matrix.device)
+    return time.perf_counter() - started
 
 
 def _wait(device: torch.device) -> None:

@@ -124,8 +124,10 @@ class BatchStream(Protocol):
     steps_per_epoch: int
 
     def next(self) -> Batch: ...
-    def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None: ...  # a no-op unless the stream is a curriculum;
-    # terms: the mean of each over the step that was made, this rank's part of it
+
+    def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None:
+        """After a step: what it cost, the mean of each term, this rank's part of it. A no-op unless the stream is a curriculum."""
+
     def state_dict(self) -> dict: ...
     def load_state_dict(self, state: dict) -> None: ...
 

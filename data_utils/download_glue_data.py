@@ -112,7 +112,8 @@ def _provide(task: Task, remotes: tuple[Remote, ...], data_dir: Path) -> str:
     for remote in known:      # what was put there by hand and cannot be fetched again stays
         (data_dir / remote.name).unlink(missing_ok=True)
     tokenised = task.name == "MRPC" and not (folder / remotes[0].name).exists()
-    return f"{'verified' if known else 'unpacked as it is'}, now in {folder}; its checksums are in checksums.json" + (MRPC_NOTE.format(folder=folder) if tokenised else "")
+    note = MRPC_NOTE.format(folder=folder) if tokenised else ""
+    return f"{'verified' if known else 'unpacked as it is'}, now in {folder}; its checksums are in checksums.json{note}"
 
 
 def _folder_name(task: Task) -> str:

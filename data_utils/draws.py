@@ -17,7 +17,7 @@ def splitmix64(keys: np.ndarray) -> np.ndarray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def quiz(uid: np.ndarray, stratum: np.ndarray) -> np.ndarray:
+def tenth_of_each(uid: np.ndarray, stratum: np.ndarray) -> np.ndarray:
     """Which examples are the quiz of a curriculum: bool [N], of every stratum [N] the tenth (rounded, at least one) whose
     splitmix64(2^32 + uid) is smallest. It depends on rows and strata alone; `python -m distill data quiz TASK` prints it.
     """
@@ -48,8 +48,8 @@ def split_held_out(train: EncodedDataset) -> tuple[EncodedDataset, EncodedDatase
 def in_quiz(train: EncodedDataset) -> np.ndarray:
     """Which examples of `train` are its quiz, bool [N]: a tenth of every class, of whole scores, or of the groups. No token is read."""
     if train.group is None:
-        return quiz(train.uid, np.rint(train.target))
-    asked = quiz(train.group, np.zeros(len(train)))
+        return tenth_of_each(train.uid, np.rint(train.target))
+    asked = tenth_of_each(train.group, np.zeros(len(train)))
     return np.isin(train.group, train.group[asked])
 
 

@@ -44,8 +44,9 @@ class Split:
     """One split of a task and where it lives.
 
     files: paths inside the task's folder, of which the first that is there is read: .tsv tables, .jsonl records, or without a suffix
-    a folder of reviews (readers/reviews.py). hub: the split's name on the Hub. labelled: False for test splits, whose labels (if a copy has any) are never read. columns: the column names of a
-    file that has no header line. submissions: file names in a submission, .tsv to GLUE and .jsonl to SuperGLUE.
+    a folder of reviews (readers/reviews.py). hub: the split's name on the Hub. labelled: False for test splits, whose labels (if a copy
+    has any) are never read. columns: the column names of a file that has no header line. submissions: file names in a submission, .tsv
+    to GLUE and .jsonl to SuperGLUE.
     """
     name: str
     files: tuple[str, ...]

@@ -25,8 +25,6 @@ from models.encoder import Encoder, TaskInfo
 from models.heads import TOKENS
 from models.outputs import PADDING_LOGIT, Outputs
 
-EVAL_TOKENS = 8192  # padded tokens per batch
-
 
 def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0,
                  windows: Windows = Windows()) -> EncodedDataset:
@@ -77,7 +75,7 @@ def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs],
     or what else `read` gives, [N, ...]. Of answers in a text [N, T, C], or [N, ..., T, C], T the longest sequence. `task`: whose
     examples they are, where not the encoder's own."""
     encoder.eval()
-    mine = workers.share(sequential_batches(dataset.sizes, EVAL_TOKENS))
+    mine = workers.share(sequential_batches(dataset.sizes, workers.read_tokens()))
     logits, longest = [], int(dataset.lengths.max())
     with bar(len(mine), "evaluate", "batch") as progress_bar:
         for rows in mine:

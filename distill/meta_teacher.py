@@ -147,8 +147,8 @@ class QuizObserver:
         self.num_tasks, self.cfg, self.reward, self.fixed = len(tasks), cfg, reward, fixed
         self.answering = Answering(tasks[main])
         self.width = width if fixed else width + 2 * len(tasks)
-        meta_doubt, doubt = (self.answering.doubt(torch.from_numpy(logits), torch.from_numpy(quiz.target)) for logits in (meta_logits, student_logits))
-        self.known = Known(quiz, torch.stack([meta_doubt, doubt], -1).numpy())
+        doubts = [self.answering.doubt(torch.from_numpy(logits), torch.from_numpy(quiz.target)) for logits in (meta_logits, student_logits)]
+        self.known = Known(quiz, torch.stack(doubts, -1).numpy())
         self.projection = torch.randn(width, generator=torch.Generator().manual_seed(cfg.seed)) / width ** 0.5
 
     @torch.no_grad()

@@ -35,7 +35,6 @@ from distill.teacher import LiveTeacher, Wanted
 from models.outputs import PADDING_LOGIT, Outputs
 from models.weights import check_checksums
 
-CACHE_TOKENS = 8192
 WAIT_SECONDS = 1
 NO_SENSE = 255  # in the cache, a byte per token
 PROJECTIONS = ("query", "key", "value")
@@ -157,7 +156,7 @@ def _build(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> None:
     building, wanted = folder.with_name(folder.name + ".building"), columns(teacher)
     arrays = {column: mapped_array(building / f"{column.name}.bin", (column.rows(dataset), column.width), column.dtype)
               for column in wanted}
-    mine = workers.share(sequential_batches(dataset.sizes, CACHE_TOKENS))
+    mine = workers.share(sequential_batches(dataset.sizes, workers.read_tokens()))
     with bar(len(mine), "teacher", "batch") as progress_bar:
         for rows in mine:
             batch = collate(dataset, rows, teacher.encoder.info.task, teacher.encoder.tokenizer.pad_token_id)

@@ -145,7 +145,8 @@ def run(commands: list[list[str]]) -> None:
 
     workers.device = lambda: FAR
     SenseScores.forward = staticmethod(dense_scores)
-    kmeans.GROUP_BYTES["far"], pace.SIDE["far"] = kmeans.GROUP_BYTES["cuda"], pace.SIDE["cpu"]
+    for table, like in ((kmeans.GROUP_BYTES, "cuda"), (pace.SIDE, "cpu"), (workers.READ_TOKENS, "cpu")):
+        table["far"] = table[like]
     for words in commands:
         Device.operations = 0
         with Functions(), Device():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data_utils.batching import InTurn, TrainStream
-from data_utils.draws import quiz, split_held_out, split_quiz
+from data_utils.draws import split_held_out, split_quiz, tenth_of_each
 from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.curriculum import Curriculum
@@ -63,7 +63,7 @@ def made(data, tiny_bert, tmp_path_factory) -> Path:
 def test_the_quiz_is_a_tenth_of_every_class_and_depends_on_rows_alone():
     target = np.array([0] * 70 + [1] * 25 + [2] * 3)
     uid = np.arange(98)
-    asked = quiz(uid, target)
+    asked = tenth_of_each(uid, target)
     assert [int(asked[target == kind].sum()) for kind in range(3)] == [7, 2, 1]
     order = np.random.default_rng(0).permutation(98)
     assert np.array_equal(quiz(uid[order], target[order]), asked[order])

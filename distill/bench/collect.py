@@ -11,13 +11,14 @@ from torch import Tensor
 from data_utils.batching import sequential_batches
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import get_task
-from distill.bench.corpus import PASS_TOKENS, encoder_for, sentences
+from distill.bench.corpus import encoder_for, sentences
 from distill.bench.memory import peak_growth
 from distill.bench.timing import Comparison, timed
 from distill.senses.build import keep_sampled
 from distill.senses.sample import CHUNK_TOKENS, sample_occurrences
 from distill.senses.states import MappedStates
 
+PASS_TOKENS = 8192  # padded tokens of a batch
 ALL = 1 << 30  # no cap: both sides keep every occurrence
 TIMES_THE_SAMPLE = 10  # so large is the corpus on which memory is measured
 INDEX_BYTES = 128  # per token of the chunk that is sampled at a time

@@ -14,8 +14,6 @@ from distill.evaluate import task_info
 from models.encoder import Encoder
 from models.pretrained import pretrained_encoder
 
-PASS_TOKENS = 8192
-
 
 def encoder_for(cfg, task: Task, pooling: str = "mean") -> Encoder:
     """The model of the measurements, with a fresh head for `task`."""
@@ -38,7 +36,7 @@ def token_states(cfg) -> tuple[np.ndarray, np.ndarray]:
     encoder = encoder_for(cfg, task).eval().to(workers.device())
     data = sentences(cfg, encoder, task, cfg.tokens)
     ids, states = [], []
-    batches = sequential_batches(data.lengths, PASS_TOKENS)
+    batches = sequential_batches(data.lengths, workers.read_tokens())
     with bar(len(batches), "states", "batch") as progress_bar:
         for rows in batches:
             batch = collate(data, rows, task.name, encoder.tokenizer.pad_token_id).to(workers.device())

@@ -137,7 +137,8 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     start = finetune.start(_stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs), task)
     train, evaluation = read_splits(start, task, cfg)
     data = Data(*split_quiz(train), evaluation)
-    pools = {task.name: data.train if cfg.main_pool == "train" else data.quiz, **{entry.name: quiz_of(start, entry, cfg, cfg.pool_size) for entry in others}}
+    pools = {task.name: data.train if cfg.main_pool == "train" else data.quiz}
+    pools |= {entry.name: quiz_of(start, entry, cfg, cfg.pool_size) for entry in others}
     _check_episodes(cfg, task, len(data.quiz))
     run_dir.begin(cfg, facts)
     stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, {f"data {task.name}": facts[f"data {task.name}"]})

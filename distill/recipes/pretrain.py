@@ -18,10 +18,11 @@ from data_utils.tasks import TEXT, Task
 from data_utils.text.batches import TextStream, fixed_batches
 from data_utils.text.masking import Masking
 from data_utils.text.rows import LAYOUTS, SHORTEST
+from distill import workers
 from distill.config import ABOVE_0, FROM_0, FROM_1, PROPER_SHARE, Allowed, TrainConfig, check_weights, one_of, setting
 from distill.distillation import WeightedTerm
 from distill.engine import fit
-from distill.evaluate import EVAL_TOKENS, check_length
+from distill.evaluate import check_length
 from distill.language_terms import PLACES, Directions, MaskedWords, SoftWords
 from distill.layer_maps import layer_pairs, relation_pair
 from distill.pretraining import Pretraining, Silent, Validation
@@ -172,7 +173,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
                       cfg.mlm_probability, cfg.mlm_smoothing)
     train, held = corpus.split()
     stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, masking)
-    batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, masking, VALIDATION_SEED, EVAL_TOKENS)
+    batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, masking, VALIDATION_SEED, workers.read_tokens())
     run_dir.on_scores(draw_curves)
     return fit(student, objective, stream, cfg, run_dir, Validation(objective, batches, cfg))
 

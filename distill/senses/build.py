@@ -54,7 +54,7 @@ class SenseConfig(Settings):
     max_length: Annotated[int, FROM_1] = setting(128, "tokens per sequence")
     restarts: Annotated[int, FROM_1] = setting(1, "k-means runs per type; the best is kept")
     seed: Annotated[int, FROM_0] = setting(42, "seed of sample and clustering")
-    max_tokens: Annotated[int, FROM_1] = setting(8192, "padded tokens per teacher batch")
+    max_tokens: Annotated[int, FROM_0] = setting(0, "padded tokens per teacher batch; 0: what suits the device")
     bf16: bool | None = setting(None, "bfloat16 teacher; by default where the device multiplies it natively")
     fp16: bool = setting(False, "float16 teacher (CUDA)")
     fsdp: bool = setting(False, "shard the teacher over the ranks of torchrun, where it does not fit one device")
@@ -119,7 +119,7 @@ def collect(cfg: SenseConfig, teacher: Encoder, corpus: EncodedDataset, sample: 
     """Write the hidden state of every sampled occurrence to its row of `states`; sequences without one are not read."""
     placed(teacher.eval(), cfg.fsdp)
     used = np.flatnonzero(sample.held(corpus) > 0)
-    batches = [used[rows] for rows in sequential_batches(corpus.lengths[used], cfg.max_tokens)]
+    batches = [used[rows] for rows in sequential_batches(corpus.lengths[used], cfg.max_tokens or workers.read_tokens())]
     for rows in _resumable(batches, work, "collect", states.flush):
         batch = collate(corpus, rows, teacher.info.task, teacher.tokenizer.pad_token_id).to(workers.device())
         with autocast(cfg, workers.device()):

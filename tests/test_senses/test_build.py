@@ -289,7 +289,7 @@ def test_two_gloo_ranks_build_the_dictionary_of_one(made, undisturbed, tmp_path)
 
 
 def test_settings_that_make_no_sense_are_refused():
-    for name, value in (("num_senses", 0), ("cap", 0), ("max_tokens", 0), ("cap", 19)):
+    for name, value in (("num_senses", 0), ("cap", 0), ("max_tokens", -1), ("cap", 19)):
         with pytest.raises(ValueError, match=f"--{name} {value}"):
             SenseConfig(**{name: value})
 

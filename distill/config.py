@@ -61,7 +61,8 @@ class TrainConfig(Settings):
     num_train_epochs: Annotated[float, FROM_0] = setting(3.0, "passes over the training set")
     max_steps: Annotated[int, FROM_0] = setting(0, "optimiser steps; 0: as many as num_train_epochs says")
     train_batch_size: Annotated[int, ABOVE_0] = setting(32, "examples per optimiser step, over all micro-batches and ranks")
-    max_tokens: Annotated[int, ABOVE_0] = setting(16384, "padded tokens per micro-batch and rank; accumulation follows from it")
+    max_tokens: Annotated[int, FROM_0] = setting(
+        0, "padded tokens per micro-batch and rank, from which accumulation follows; 0: what suits the device")
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = setting("adamw", "adamw or ranger_adabelief")
     weight_decay: Annotated[float, FROM_0] = setting(0.01, "decoupled weight decay")
     max_grad_norm: Annotated[float, FROM_0] = setting(1.0, "clip the global gradient norm here; 0: never")

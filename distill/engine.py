@@ -157,7 +157,7 @@ def _accumulate(run: Training, replica: Alone, weights: dict[str, float], counts
     each rank multiplies by their number; they are exchanged on the last micro-batch only.
     """
     device, world = workers.device(), workers.world()
-    micro_batches = _micro_batches(batch, cfg.max_tokens)
+    micro_batches = _micro_batches(batch, cfg.max_tokens or workers.batch_tokens())
     totals: dict[str, torch.Tensor] = {}
     for index, (micro, present) in enumerate(micro_batches):
         with replica.exchange(index == len(micro_batches) - 1):

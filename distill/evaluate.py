@@ -75,7 +75,7 @@ def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs],
     or what else `read` gives, [N, ...]. Of answers in a text [N, T, C], or [N, ..., T, C], T the longest sequence. `task`: whose
     examples they are, where not the encoder's own."""
     encoder.eval()
-    mine = workers.share(sequential_batches(dataset.sizes, workers.read_tokens()))
+    mine = workers.share(sequential_batches(dataset.sizes, workers.batch_tokens()))
     logits, longest = [], int(dataset.lengths.max())
     with bar(len(mine), "evaluate", "batch") as progress_bar:
         for rows in mine:

@@ -156,7 +156,7 @@ def _build(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> None:
     building, wanted = folder.with_name(folder.name + ".building"), columns(teacher)
     arrays = {column: mapped_array(building / f"{column.name}.bin", (column.rows(dataset), column.width), column.dtype)
               for column in wanted}
-    mine = workers.share(sequential_batches(dataset.sizes, workers.read_tokens()))
+    mine = workers.share(sequential_batches(dataset.sizes, workers.batch_tokens()))
     with bar(len(mine), "teacher", "batch") as progress_bar:
         for rows in mine:
             batch = collate(dataset, rows, teacher.encoder.info.task, teacher.encoder.tokenizer.pad_token_id)

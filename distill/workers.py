@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 Value = TypeVar("Value")
-READ_TOKENS = {"cpu": 2048, "cuda": 8192}  # more leave a CPU's caches
+BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # more do not stay in a CPU's caches
 
 
 def start() -> None:
@@ -50,9 +50,9 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def read_tokens() -> int:
-    """Padded tokens of a batch that is only read, without gradients, on this device."""
-    return READ_TOKENS[device().type]
+def batch_tokens() -> int:
+    """Padded tokens that suit one pass of a model on this device."""
+    return BATCH_TOKENS[device().type]
 
 
 def lost_another(error: RuntimeError) -> bool:

@@ -145,7 +145,7 @@ def run(commands: list[list[str]]) -> None:
 
     workers.device = lambda: FAR
     SenseScores.forward = staticmethod(dense_scores)
-    for table, like in ((kmeans.GROUP_BYTES, "cuda"), (pace.SIDE, "cpu"), (workers.READ_TOKENS, "cpu")):
+    for table, like in ((kmeans.GROUP_BYTES, "cuda"), (pace.SIDE, "cpu"), (workers.BATCH_TOKENS, "cpu")):
         table["far"] = table[like]
     for words in commands:
         Device.operations = 0

@@ -208,7 +208,7 @@ def test_an_unknown_preset_is_answered_with_the_list():
         preset_settings(finetune, "CoLA", "big", [])
 
 
-BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0}), (TrainConfig, {"max_tokens": 0}),
+BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0}), (TrainConfig, {"max_tokens": -1}),
        (TrainConfig, {"logging_steps": 0}), (TrainConfig, {"max_steps": -1}), (TrainConfig, {"num_train_epochs": -1.0}),
        (TrainConfig, {"weight_decay": -0.1}), (TrainConfig, {"max_grad_norm": -1.0}), (TrainConfig, {"warmup_steps": -1}),
        (TrainConfig, {"eval_steps": -1}), (TrainConfig, {"save_steps": -1}), (TrainConfig, {"warmup_ratio": 1.0}),
@@ -228,7 +228,7 @@ BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0
        (tinybert.Config, {"hidden_weight": 0.0, "attention_weight": 0.0}), (tinybert.Config, {"ce_weight": 0.0, "kl_weight": 0.0}),
        (relation_kd.Config, {"teacher_layer": -1}),
        (SenseConfig, {"cap": 0}), (SenseConfig, {"cap": 10, "num_senses": 20}), (SenseConfig, {"max_length": 0}),
-       (SenseConfig, {"restarts": 0}), (SenseConfig, {"max_tokens": 0}), (SenseConfig, {"seed": -1}),
+       (SenseConfig, {"restarts": 0}), (SenseConfig, {"max_tokens": -1}), (SenseConfig, {"seed": -1}),
        (SenseConfig, {"bf16": True, "fp16": True}), (SenseConfig, {"similarity": "cosine"}),
        (TrainConfig, {"learning_rate": math.nan}), (TrainConfig, {"learning_rate": math.inf}), (TrainConfig, {"weight_decay": math.nan}),
        (sense_kd.Config, {"kl_weight": math.nan}), (sense_kd.Config, {"relation_heads": 0}), (mpdistil.Config, {"head_dropout": 1.0}),

@@ -68,7 +68,7 @@ def train_scored(deberta: Path, out: Path, **changed) -> None:
         np.save(out / f"logits{workers.rank()}.npy", logits)
         return Scores({"dev/sum": float(logits.sum())}, float(logits.sum()))
 
-    with patch.dict(workers.READ_TOKENS, cpu=READ_TOKENS):
+    with patch.dict(workers.BATCH_TOKENS, cpu=READ_TOKENS):
         parts.train(out, evaluate=score)
 
 
@@ -128,7 +128,7 @@ def distil(teacher: Path, glue: Path, out: Path, fsdp: bool) -> None:
     cfg = SenseConfig(**place, teacher=str(teacher), output_dir=str(out / "senses"), num_senses=3, max_tokens=200)
     build(cfg, task, load_encoder(teacher), RunDir(out / "senses"), {})
     cfg = sense_kd.Config(**place, **RANGER, teacher=str(teacher), senses=str(out / "senses"), max_steps=2, output_dir=str(out / "student"))
-    with patch.dict(workers.READ_TOKENS, cpu=250):
+    with patch.dict(workers.BATCH_TOKENS, cpu=250):
         sense_kd.run(cfg, task, RunDir(out / "student"))
 
 

@@ -31,7 +31,7 @@ def parts(tiny_bert) -> Parts:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     """Several batches for 13 examples."""
-    monkeypatch.setitem(workers.READ_TOKENS, "cpu", 70)
+    monkeypatch.setitem(workers.BATCH_TOKENS, "cpu", 70)
 
 
 def wanting(parts: Parts, wanted: Wanted) -> LiveTeacher:
@@ -149,7 +149,7 @@ def one_rank(rank: int, port: int, folder: Path, out: Path) -> None:
     parts, asked = Parts(folder, "senses", settings()), []
     live = wanting(parts, ALL)
     parts.teacher.encoder.register_forward_pre_hook(lambda module, inputs: asked.extend(inputs[0].uid.tolist()))
-    workers.READ_TOKENS["cpu"] = 70
+    workers.BATCH_TOKENS["cpu"] = 70
     cached = cached_teacher(live, parts.data, out / "cache")
     found = cached(collate(parts.data, np.arange(13), "SST-2", 0))
     torch.save({"asked": asked, "logits": found.logits, "hidden": found.hidden[4]}, out / f"rank{rank}.pt")
@@ -215,7 +215,7 @@ def test_a_damaged_cache_is_said_and_made_again(parts, tmp_path, caplog, name, d
 def stopped_build(folder: Path, out: Path, ready, never) -> None:
     """Make a cache until the third batch, then wait for the kill."""
     parts, batches = Parts(folder, "senses", settings()), []
-    workers.READ_TOKENS["cpu"] = 70
+    workers.BATCH_TOKENS["cpu"] = 70
 
     def wait(module, inputs) -> None:
         batches.append(inputs)

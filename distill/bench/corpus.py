@@ -36,7 +36,7 @@ def token_states(cfg) -> tuple[np.ndarray, np.ndarray]:
     encoder = encoder_for(cfg, task).eval().to(workers.device())
     data = sentences(cfg, encoder, task, cfg.tokens)
     ids, states = [], []
-    batches = sequential_batches(data.lengths, workers.read_tokens())
+    batches = sequential_batches(data.lengths, workers.batch_tokens())
     with bar(len(batches), "states", "batch") as progress_bar:
         for rows in batches:
             batch = collate(data, rows, task.name, encoder.tokenizer.pad_token_id).to(workers.device())

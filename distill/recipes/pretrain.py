@@ -173,7 +173,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
                       cfg.mlm_probability, cfg.mlm_smoothing)
     train, held = corpus.split()
     stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, masking)
-    batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, masking, VALIDATION_SEED, workers.read_tokens())
+    batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, masking, VALIDATION_SEED, workers.batch_tokens())
     run_dir.on_scores(draw_curves)
     return fit(student, objective, stream, cfg, run_dir, Validation(objective, batches, cfg))
 

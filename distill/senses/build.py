@@ -119,7 +119,7 @@ def collect(cfg: SenseConfig, teacher: Encoder, corpus: EncodedDataset, sample: 
     """Write the hidden state of every sampled occurrence to its row of `states`; sequences without one are not read."""
     placed(teacher.eval(), cfg.fsdp)
     used = np.flatnonzero(sample.held(corpus) > 0)
-    batches = [used[rows] for rows in sequential_batches(corpus.lengths[used], cfg.max_tokens or workers.read_tokens())]
+    batches = [used[rows] for rows in sequential_batches(corpus.lengths[used], cfg.max_tokens or workers.batch_tokens())]
     for rows in _resumable(batches, work, "collect", states.flush):
         batch = collate(corpus, rows, teacher.info.task, teacher.tokenizer.pad_token_id).to(workers.device())
         with autocast(cfg, workers.device()):

@@ -51,7 +51,7 @@ def collect_occurrences(teacher: Encoder, task: Task, split: str, folder: Path, 
         column[entry.row, entry.word_index] = teacher.tokenizer(text).char_to_token(start)
     states = {}
     teacher.eval().to(workers.device())
-    for rows in sequential_batches(dataset.lengths, workers.read_tokens()):
+    for rows in sequential_batches(dataset.lengths, workers.batch_tokens()):
         batch = collate(dataset, rows, task.name, teacher.tokenizer.pad_token_id).to(workers.device())
         hidden = teacher.encode(batch)
         line_of = {int(row): line for line, row in enumerate(rows)}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measure everything in README's speed table on this machine (it should have nothing else to do). Two hours on two cores.
+# Measure everything in README's speed table on this machine (it should have nothing else to do). Hours on two cores.
 #     DATA=/path/to/glue sh scripts/speed_table.sh
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,8 +9,8 @@ MODEL=${MODEL:-minilm}
 TOKENS=${TOKENS:-200000}                            # of text, whose states are clustered
 ROUNDS=${ROUNDS:-3}                                 # of each side; runs of each side, where whole runs are compared
 RECORDS=${RECORDS:-./scripts/speed.jsonl}
-SKIP_DEV_SCORE=${SKIP_DEV_SCORE:-}                  # not empty: leave out whole training runs, twenty minutes
-SKIP_WORDS=${SKIP_WORDS:-}                          # not empty: leave out losses over vocabularies, half of the time, and 14 GiB
+SKIP_DEV_SCORE=${SKIP_DEV_SCORE:-}                  # not empty: leave out whole training runs, which are long
+SKIP_WORDS=${SKIP_WORDS:-}                          # not empty: leave out losses over vocabularies: longest, and 14 GiB
 
 bench() {
     "$PYTHON" -m distill bench --data_dir "$DATA" --model "$MODEL" --tokens "$TOKENS" --rounds "$ROUNDS" --records "$RECORDS" "$@"

@@ -38,7 +38,8 @@ OWN = {  # what the other recipes add to DistilConfig, whose settings all reach 
 }
 MPDISTIL = {  # what it adds to TaskConfig, whose settings reach every fit (test_mpdistil.py)
     "output_dir": ("elsewhere", "path"), "stages_dir": ("elsewhere", "stages"), "model": ("deberta", "weights"),
-    "student": ("layers:0,3", "weights"), "pooling": ("cls", "weights"), "head_dropout": (0.5, "weights"), "tasks": ("SST-2", "weights"), "teacher_learning_rate": (1e-4, "weights"), "teacher_epochs": (0.5, "weights"),
+    "student": ("layers:0,3", "weights"), "pooling": ("cls", "weights"), "head_dropout": (0.5, "weights"), "tasks": ("SST-2", "weights"),
+    "teacher_learning_rate": (1e-4, "weights"), "teacher_epochs": (0.5, "weights"),
     "alpha": (0.1, "weights"), "beta": (1.0, "weights"), "temperature": (1.0, "weights"), "soft_loss": ("mse_prob", "weights"),
     "layer_map": ("last", "weights"), "schedule": ("interleaved", "weights"), "meta_learning_rate": (0.1, "log"),
     "meta_epochs": (40.0, "log"), "use_comp_loss": (True, "log"), "compete": (False, "weights"), "policy": ("main", "weights"),

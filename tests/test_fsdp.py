@@ -30,7 +30,7 @@ from models.weights import read_tensors
 from tests.training import Parts, assert_same, encoder, exact_arithmetic, free_port, left_behind, settings, start
 
 RANGER = {"optimizer": "ranger_adabelief", "learning_rate": 5e-3, "max_tokens": 30, "max_grad_norm": 0.5, "save_steps": 20}
-READ_TOKENS = 80
+BATCH_TOKENS = 80
 pytestmark = [pytest.mark.usefixtures("exact", "processes"),
               pytest.mark.skipif(torch.cuda.is_available(), reason="gloo ranks are processes on a CPU")]
 
@@ -68,7 +68,7 @@ def train_scored(deberta: Path, out: Path, **changed) -> None:
         np.save(out / f"logits{workers.rank()}.npy", logits)
         return Scores({"dev/sum": float(logits.sum())}, float(logits.sum()))
 
-    with patch.dict(workers.BATCH_TOKENS, cpu=READ_TOKENS):
+    with patch.dict(workers.BATCH_TOKENS, cpu=BATCH_TOKENS):
         parts.train(out, evaluate=score)
 
 
@@ -224,7 +224,7 @@ def test_adamw_moves_shards_as_it_moves_copies(ranks):
 
 def test_an_evaluation_of_fewer_batches_than_ranks_need_ends_and_is_right(ranks, tiny_deberta):
     data = Parts(tiny_deberta, "labels", settings()).data
-    assert len(sequential_batches(data.lengths, READ_TOKENS)) % 2 == 1
+    assert len(sequential_batches(data.lengths, BATCH_TOKENS)) % 2 == 1
     logits = [np.load(ranks / "shards" / f"logits{rank}.npy") for rank in range(2)]
     assert np.array_equal(*logits)
     assert np.allclose(logits[0][:-1], predict(load_encoder(ranks / "shards/last"), data), atol=1e-5)

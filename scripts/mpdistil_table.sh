@@ -12,6 +12,7 @@ SPACE=${SPACE:-COPA WiC WSC BoolQ MultiRC MRPC CoLA STS-B}      # the action spa
 TASKS=${TASKS:-$SPACE}                              # the main tasks, one after the other
 SEEDS=${SEEDS:-1 2 3 4 5}
 LENGTH=${LENGTH:-128}                               # tokens of an example, as published; 0: each task's own
+EPOCHS=${EPOCHS:-3}                                 # passes over the task, of the teacher and of every student
 EPISODES=${EPISODES:-60}                            # after each the policy learns
 EPISODE_STEPS=${EPISODE_STEPS:-4}                   # of an episode at most: a pass over a large task's quiz would be many
 POLICY_RATE=${POLICY_RATE:-3e-2}                    # its learning rate: the product with EPISODES is about what its logits can move
@@ -26,14 +27,14 @@ train() {  # RECIPE FOLDER ROW [settings]: train over the seeds, and record
     recipe=$1 folder=$2 row=$3
     shift 3
     "$PYTHON" -m distill train "$recipe" "$task" --data_dir "$DATA" --output_dir "$OUT/$folder" --select_on heldout \
-        --max_length "$LENGTH" "$@" --seeds $SEEDS
+        --max_length "$LENGTH" --num_train_epochs "$EPOCHS" "$@" --seeds $SEEDS
     report add mpdistil "$row" "$OUT/$folder"
 }
 study() {  # FOLDER ROW [settings]: the whole of MPDistil
     place=$1 name=$2
     shift 2
-    train mpdistil "$place" "$name" --model "$MODEL" --tasks "$others" --num_episodes "$EPISODES" --episode_steps "$EPISODE_STEPS" \
-        --episode_batch_size "$QUIZ_BATCH" --policy_learning_rate "$POLICY_RATE" \
+    train mpdistil "$place" "$name" --model "$MODEL" --teacher_epochs "$EPOCHS" --tasks "$others" --num_episodes "$EPISODES" \
+        --episode_steps "$EPISODE_STEPS" --episode_batch_size "$QUIZ_BATCH" --policy_learning_rate "$POLICY_RATE" \
         --stages_dir "$OUT/stages/seed-{seed}" "$@"
 }
 

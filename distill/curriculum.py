@@ -4,18 +4,20 @@
 
 The policy is a linear layer and a softmax over tasks, trained by REINFORCE at the end of every episode:
 
-    loss = - mean_t R_t log pi(a_t | s_t)      R_t = sum_{j >= t} gamma^{j - t} (g_j - mean g)      g_t = r_t - b_t
+    loss = - mean_t R_t log pi(a_t | s_t)      R_t = sum_{j >= t} gamma^{j - t} (g_j - b)      g_t = r_t - r'_t
 
-b_t is what the student before the curriculum is worth on the examples of r_t: which examples a reward is taken on says nothing of actions.
+r'_t is the student's reward on the same examples before the step: which ones are asked cancels, and g_t is what the step changed.
+b is a running mean of g over the episodes before. Since what lasts of a step is in no later g, gamma is 0 by default: later steps would
+only add their noise.
 
-Differs from the published code: the student steps after every action, and the reward that follows is credited to it (there
-the student stands still within an episode, so that no reward depends on an action); states carry no gradient; returns are
-discounted from their own step on; b_t; the mean is taken off the rewards, not off the returns, of which early ones are the larger for
-having more rewards to come, whatever was done. `per_episode` brings the first back.
+Differs from the published code: the student steps after every action, and what follows is credited to it (there the student
+stands still within an episode, so that no reward depends on an action); states carry no gradient; returns are discounted from their own
+step on; r'_t and b (there the mean of an episode's own returns is taken off, of which early ones are larger whatever was done, and
+in which is a part of what an action brought). `per_episode` brings the first back: then r' is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,21 +28,19 @@ from data_utils.batching import Batch, TaskBatches, collate
 from data_utils.encode import EncodedDataset
 from distill import workers
 
-DISCOUNT = 0.99
+EPISODE_SHARE = 0.1  # of an episode in the running mean of gains
 LOSS = "label"  # the term of the student's objective whose mean is what a batch cost it
 POLICIES = ("learned", "random", "main")
 
 
 class Observer(Protocol):
-    """What the curriculum sees of a student. The entries of a state should be of order 1 together, not each: AdamW moves a logit of the
-    policy by its rate times the sum of their sizes, and a wide state would settle the policy within a few episodes, on noise."""
+    """What the curriculum sees of a student. The entries of a view should be of order 1 together, not each: AdamW moves a logit of the
+    policy by its rate times the sum of their sizes, and a wide view would settle the policy within a few episodes, on noise."""
 
     width: int
 
-    def look(self, student, quiz: Batch, action: int = -1, loss: float = 0.0, before: Tensor | None = None) -> tuple[Tensor, float, float]:
-        """The state [width], without gradient, the reward on the quiz examples, and the one that the student had on them before the
-        curriculum. After `action`, in the state `before`, whose batch cost the student `loss`; without them, before the first action.
-        Leaves the student in evaluation mode."""
+    def look(self, student, quiz: Batch) -> tuple[Tensor, float]:
+        """A view [width] of the student, without gradient, and its reward on the quiz examples. Leaves it in evaluation mode."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,19 @@ class Settings:
     batch_size: int
     episode_steps: int  # at most; 0: as many as the quiz has batches
     learning_rate: float
+    discount: float
     per_episode: bool
     seed: int
+
+
+@dataclass(frozen=True)
+class Experience:
+    """One action: the state it was chosen in, the student's reward, before its step and then after it, and what the policy is told of that."""
+
+    state: Tensor
+    action: int
+    reward: float
+    gain: float
 
 
 class Curriculum:
@@ -60,7 +71,10 @@ class Curriculum:
 
     An episode is one pass over the main task's `quiz`, or `episode_steps` of it, in a drawn order, a batch for each step. The first action
     of an episode is drawn evenly, the others from the policy. All draws are functions of (seed, step). `log` gets a record
-    at the end of every episode: how often each task was drawn, the policy's mean probabilities, the sum of rewards.
+    at the end of every episode: how often each task was drawn, the policy's mean probabilities, the sums of rewards and of gains.
+
+    A state is what the observer sees, then each task's latest loss against their mean, then the latest action; with `per_episode` the
+    first alone, as published.
     """
 
     def __init__(self, pools: Mapping[str, EncodedDataset], quiz: EncodedDataset, pad_id: int, observer: Observer, student: nn.Module,
@@ -70,27 +84,22 @@ class Curriculum:
         batches = -(-len(quiz) // settings.batch_size)
         self.steps_per_episode = min(batches, settings.episode_steps or batches)
         self.steps_per_epoch = 1 if settings.per_episode else self.steps_per_episode
-        self.policy = nn.Linear(observer.width, len(self.tasks))
+        self.policy = nn.Linear(observer.width + (0 if settings.per_episode else 2 * len(self.tasks)), len(self.tasks))
         for parameter in self.policy.parameters():
             nn.init.zeros_(parameter)  # all tasks alike
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=settings.learning_rate)
         self.position = 0  # actions so far
-        self.state: Tensor | None = None  # before the next action; None: not looked at yet
         self.action = -1  # the latest
-        self.episode: list[tuple[Tensor, int, float, float]] = []  # state, action, reward, and that before the curriculum, of its steps
+        self.losses = torch.full((len(self.tasks),), torch.nan)  # each task's latest; nan: not drawn yet
+        self.usual_gain: float | None = None  # b
+        self.episode: list[Experience] = []
 
     # ---- the stream
 
     def next(self) -> Batch | TaskBatches:
         """The batch of the next action; with `per_episode` those of a whole episode, as one step."""
-        if self.state is None:
-            self.state, *_ = self.observer.look(self.student, self._quiz())
         if self.settings.per_episode:
-            batches = []
-            for _ in range(self.steps_per_episode):
-                batches.append(self._act())
-                self._experience()
-            step = TaskBatches(batches)
+            step = TaskBatches([self._act() for _ in range(self.steps_per_episode)])
         else:
             step = self._act()
         self.student.train()
@@ -99,64 +108,73 @@ class Curriculum:
     def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None:
         """Reward the action of the step that was just made; at the end of an episode the policy learns."""
         if not self.settings.per_episode:
-            self._experience(workers.total({LOSS: float(terms[LOSS])})[LOSS])
+            self.losses[self.action] = workers.total({LOSS: float(terms[LOSS])})[LOSS]
+            _, reward = self.observer.look(student, self._quiz(self.position - 1))
+            self.episode[-1] = replace(self.episode[-1], reward=reward, gain=reward - self.episode[-1].reward)
         if self.position % self.steps_per_episode == 0:
             self._learn(step)
             self.episode = []
 
     def state_dict(self) -> dict:
-        states, actions, rewards, usual = zip(*self.episode) if self.episode else ((), (), (), ())
-        return {"position": self.position, "state": self.state, "policy": self.policy.state_dict(),
-                "optimizer": self.optimizer.state_dict(), "states": list(states), "actions": list(actions), "rewards": list(rewards),
-                "usual": list(usual)}
+        return {"position": self.position, "action": self.action, "losses": self.losses, "usual_gain": self.usual_gain,
+                "policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict(), "episode": [vars(entry) for entry in self.episode]}
 
     def load_state_dict(self, state: dict) -> None:
-        self.position, self.state = state["position"], state["state"]
+        self.position, self.action, self.losses, self.usual_gain = (state[name] for name in ("position", "action", "losses", "usual_gain"))
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.episode = list(zip(state["states"], state["actions"], state["rewards"], state["usual"], strict=True))
+        self.episode = [Experience(**entry) for entry in state["episode"]]
 
     # ---- the policy
 
     def _act(self) -> Batch:
-        """Choose a task, and draw its batch."""
-        self.action = self._choose()
-        return self._draw(self.tasks[self.action])
-
-    def _experience(self, loss: float = 0.0) -> None:
-        """What the latest action was worth, and what the state is now."""
-        state, reward, usual = self.observer.look(self.student, self._quiz(), self.action, loss, self.state)
-        self.episode.append((self.state, self.action, reward, usual))
-        self.state = state
+        """Choose a task in the student's state, and draw its batch."""
+        view, reward = self.observer.look(self.student, self._quiz(self.position))
+        state = view if self.settings.per_episode else torch.cat([view, self._relative_losses(), self._latest_action()])
+        self.action = self._choose(state)
+        batch = self._draw(self.tasks[self.action])
+        self.episode.append(Experience(state, self.action, reward, gain=reward))
         self.position += 1
+        return batch
+
+    def _relative_losses(self) -> Tensor:
+        """Each task's latest loss less the mean of those known, over their number; 0 where it is not known."""
+        return torch.nan_to_num(self.losses - torch.nanmean(self.losses)) / len(self.tasks)
+
+    def _latest_action(self) -> Tensor:
+        return (torch.arange(len(self.tasks)) == self.action).float()
 
     @torch.no_grad()
     def probabilities(self, states_SD: Tensor) -> Tensor:
-        """The policy [S, tasks] in these states."""
+        """What is drawn in these states: [S, tasks]."""
+        if self.settings.policy == "main":
+            return torch.eye(len(self.tasks))[:1].expand(len(states_SD), -1)
         return self.policy(states_SD).softmax(-1)
 
-    def _choose(self) -> int:
+    def _choose(self, state: Tensor) -> int:
         generator = self._generator(self.position, 0)
         if self.settings.policy == "main":
             return 0
         if self.settings.policy == "random" or self.position % self.steps_per_episode == 0:
             return int(torch.randint(len(self.tasks), (1,), generator=generator))
-        return int(torch.multinomial(self.probabilities(self.state[None])[0], 1, generator=generator))
+        return int(torch.multinomial(self.probabilities(state[None])[0], 1, generator=generator))
 
     def _learn(self, step: int) -> None:
         """One REINFORCE step over the episode, and its record."""
-        states, actions, rewards, usual = zip(*self.episode)
-        states_SD, actions = torch.stack(states), torch.tensor(actions)
+        states_SD = torch.stack([entry.state for entry in self.episode])
+        actions = torch.tensor([entry.action for entry in self.episode])
+        gains = [entry.gain for entry in self.episode]
+        mean = sum(gains) / len(gains)
+        usual = mean if self.usual_gain is None else self.usual_gain
+        self.usual_gain = usual + EPISODE_SHARE * (mean - usual)
         if self.settings.policy == "learned" and len(self.episode) > 1:
-            gains = [reward - before for reward, before in zip(rewards, usual)]
-            mean = sum(gains) / len(gains)
-            advantage_S = returns_to_go([gain - mean for gain in gains], DISCOUNT)
+            advantage_S = returns_to_go([gain - usual for gain in gains], self.settings.discount)
             own = slice(1, None)  # the first action was not the policy's
             self._ascend(states_SD[own], actions[own], advantage_S[own])
         chances = self.probabilities(states_SD).mean(0).tolist()
         drawn = np.bincount(actions.numpy(), minlength=len(self.tasks)).tolist()
-        self.log({"step": step, "episode": self.position // self.steps_per_episode, "reward": float(sum(rewards)),
-                  "actions": dict(zip(self.tasks, drawn)), "policy": dict(zip(self.tasks, chances))})
+        self.log({"step": step, "episode": self.position // self.steps_per_episode, "reward": sum(entry.reward for entry in self.episode),
+                  "gain": sum(gains), "actions": dict(zip(self.tasks, drawn)), "policy": dict(zip(self.tasks, chances))})
 
     @torch.no_grad()
     def _ascend(self, states_SD: Tensor, actions_S: Tensor, advantage_S: Tensor) -> None:
@@ -183,9 +201,9 @@ class Curriculum:
         rows = torch.randperm(len(pool), generator=self._generator(self.position, 1))[:self.settings.batch_size].numpy()
         return collate(pool, rows, task, self.pad_id)
 
-    def _quiz(self) -> Batch:
-        """The examples that the next action is rewarded on: the quiz in an order of the episode's own."""
-        episode, step = divmod(self.position, self.steps_per_episode)
+    def _quiz(self, position: int) -> Batch:
+        """The examples that this action is rewarded on: the quiz in an order of the episode's own."""
+        episode, step = divmod(position, self.steps_per_episode)
         order = torch.randperm(len(self.quiz), generator=self._generator(episode, 2)).numpy()
         size = self.settings.batch_size
         return collate(self.quiz, order[step * size:(step + 1) * size], self.tasks[0], self.pad_id)

@@ -135,38 +135,27 @@ class HeadLearning(Learning):
 class QuizObserver:
     """A curriculum's view of a student on the main task's quiz (an Observer).
 
-    State: the mean over the quiz examples of what the head's last layer reads, by its width, then each task's latest loss, then the
-    latest action, one-hot. `fixed`: a fixed random projection of the head's weights instead, as published.
+    View: the mean over the quiz examples of what the head's last layer reads, by its width. `fixed`: a fixed random projection of the
+    head's weights instead, as published.
     Reward: the mean over the examples of p_student(y) - p_meta(y), or of whether it is above 0 (`binary`); for scores of the
     differences of absolute errors.
     """
 
-    def __init__(self, tasks: dict[str, Task], main: str, quiz: EncodedDataset, meta_logits: np.ndarray, student_logits: np.ndarray, width: int,
-                 cfg, reward: str, fixed: bool):
-        """`meta_logits`, `student_logits`: answers to the quiz, the student's before the curriculum."""
-        self.num_tasks, self.cfg, self.reward, self.fixed = len(tasks), cfg, reward, fixed
-        self.answering = Answering(tasks[main])
-        self.width = width if fixed else width + 2 * len(tasks)
-        doubts = [self.answering.doubt(torch.from_numpy(logits), torch.from_numpy(quiz.target)) for logits in (meta_logits, student_logits)]
-        self.known = Known(quiz, torch.stack(doubts, -1).numpy())
+    def __init__(self, task: Task, quiz: EncodedDataset, meta_logits: np.ndarray, width: int, cfg, reward: str, fixed: bool):
+        """`meta_logits`: the meta-teacher's answers to the quiz of `task`, the main one."""
+        self.cfg, self.reward, self.fixed, self.width = cfg, reward, fixed, width
+        self.answering = Answering(task)
+        self.meta_doubt = Known(quiz, self.answering.doubt(torch.from_numpy(meta_logits), torch.from_numpy(quiz.target)).numpy())
         self.projection = torch.randn(width, generator=torch.Generator().manual_seed(cfg.seed)) / width ** 0.5
 
     @torch.no_grad()
-    def look(self, student: MultiTask, quiz: Batch, action: int = -1, loss: float = 0.0, before: Tensor | None = None):
+    def look(self, student: MultiTask, quiz: Batch) -> tuple[Tensor, float]:
         student.eval()
         with autocast(self.cfg, workers.device()):
             outputs = student(quiz.to(workers.device()))
             read = student.head.features(outputs.pooled)
-        logits, read = outputs.logits.float().cpu(), read.float().mean(0).cpu() / read.shape[1]
-        meta_doubt, doubt_before = self.known(quiz).unbind(-1)
-        reward, usual = (self._reward(meta_doubt - doubt) for doubt in (self.answering.doubt(logits, quiz.target), doubt_before))
+        gain = self.meta_doubt(quiz) - self.answering.doubt(outputs.logits.float().cpu(), quiz.target)
+        reward = float((gain > 0).float().mean() if self.reward == "binary" else gain.mean())
         if self.fixed:
-            return student.head.dense.weight.float().cpu() @ self.projection, reward, usual
-        losses, taken = torch.zeros(2, self.num_tasks)
-        if before is not None:
-            losses = before[len(read):-self.num_tasks].clone()
-            losses[action], taken[action] = loss, 1.0
-        return torch.cat([read, losses, taken]), reward, usual
-
-    def _reward(self, gain: Tensor) -> float:
-        return float((gain > 0).float().mean() if self.reward == "binary" else gain.mean())
+            return student.head.dense.weight.float().cpu() @ self.projection, reward
+        return read.float().mean(0).cpu() / read.shape[1], reward

@@ -78,6 +78,7 @@ class Config(TaskConfig):
     compete: bool = setting(True, "the student of the curriculum lowers its doubt too, against the meta-teacher's")
     policy: Annotated[str, one_of(POLICIES)] = setting("learned", "which task comes next: learned, random, or main (the main task alone)")
     policy_learning_rate: Annotated[float, ABOVE_0] = setting(1e-2, "learning rate of the policy")
+    discount: Annotated[float, SHARE] = setting(0.0, "of the rewards of later actions in what one is credited with; 0: its own step's alone")
     reward_function: Annotated[str, one_of(REWARDS)] = setting(
         "binary", "of a quiz example: binary, whether the student beats the meta-teacher, or real, by how much")
     num_episodes: Annotated[int, ABOVE_0] = setting(200, "episodes; after each the policy learns")
@@ -105,7 +106,7 @@ PER_TASK = {"paper": {}, "small": {}}
 PRESET_DEFAULTS = {
     "paper": {"train_batch_size": 8, "learning_rate": 3e-5, "num_train_epochs": 10, "teacher_epochs": 10, "lr_scheduler_type": "constant",
               "warmup_ratio": 0.0, "pooling": "cls", "soft_loss": "mse_prob", "layer_map": "first", "schedule": "interleaved",
-              "policy_learning_rate": 1e-3, "step_every": "episode", "eval_episodes": 1, "pool_size": 0, "select_on": "dev"},
+              "policy_learning_rate": 1e-3, "discount": 0.99, "step_every": "episode", "eval_episodes": 1, "pool_size": 0, "select_on": "dev"},
     "small": {**SMALL, "teacher_learning_rate": 1e-4, "select_on": HELD_OUT},
 }
 
@@ -174,7 +175,7 @@ LATER = {  # settings that a stage does not read; those of the curriculum none d
     "student": ("meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks", "pool_size"), "meta": ("tasks", "pool_size"),
     "heads": ("meta_epochs", "use_comp_loss"),
 }
-OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learning_rate", "reward_function", "num_episodes", "eval_episodes",
+OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learning_rate", "discount", "reward_function", "num_episodes", "eval_episodes",
                  "episode_steps", "episode_batch_size", "episode_learning_rate", "main_pool", "step_every")
 
 
@@ -281,10 +282,11 @@ def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, meta: E
                 run_dir: RunDir) -> Scores:
     """The fourth fit: the student, on what the policy chooses."""
     main = next(iter(tasks))
-    answers = [predict(model.to(workers.device()), data.quiz) for model in (meta, student)]
-    observer = QuizObserver(tasks, main, data.quiz, *answers, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
-    settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.step_every == "episode", cfg.seed)
-    student.requires_grad_(True)
+    answers = predict(meta.to(workers.device()), data.quiz)
+    observer = QuizObserver(tasks[main], data.quiz, answers, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
+    settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount,
+                        cfg.step_every == "episode", cfg.seed)
+    student.to(workers.device()).requires_grad_(True)
     stream = Curriculum(pools, data.quiz, student.tokenizer.pad_token_id, observer, student, settings,
                         lambda record: workers.on_main(partial(run_dir.log, record)))
     steps = cfg.num_episodes * stream.steps_per_epoch

@@ -66,11 +66,11 @@ def check_submission(task: Task, path: Path, data_dir: str) -> int:
     if len(answers) != len(asked):
         raise ValueError(f"{path}: expected {len(asked)} answers, one to each of {task.name} {split.name}, found {len(answers)}")
     for answer, (index, legal) in zip(answers, asked, strict=True):
-        if answer.index != index:
+        if repr(answer.index) != repr(index):  # true is not 1, nor is 1.0
             raise ValueError(f"{answer.where}: expected the answer to {_said(index)}, found that to {_said(answer.index)}")
         if task.is_regression:
             _check_score(task, answer)
-        elif answer.label not in legal:
+        elif repr(answer.label) not in map(repr, legal):
             raise ValueError(f"{answer.where}: expected a label among {', '.join(map(repr, legal))}, found {answer.label!r}")
     return len(answers)
 

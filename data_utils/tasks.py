@@ -157,8 +157,9 @@ class Task:
         for split in self.splits:
             if split.name == name:
                 return split
-        nearest = difflib.get_close_matches(name, self.split_names, n=1, cutoff=0.0)[0]
-        raise ValueError(f"{self.name} has no split {name!r}; nearest: {nearest}; splits: {', '.join(self.split_names)}")
+        nearest = difflib.get_close_matches(name, self.split_names, n=1, cutoff=0.0)
+        known = f"nearest: {nearest[0]}; splits: {', '.join(self.split_names)}" if nearest else "nor any other"
+        raise ValueError(f"{self.name} has no split {name!r}; {known}")
 
 
 def _splits(submission: str, columns: tuple[str, ...] = ()) -> tuple[Split, ...]:

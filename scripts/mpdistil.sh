@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 DATA=${DATA:-./glue}                                # folder of all tasks: $DATA/COPA/train.jsonl, $DATA/MRPC/train.tsv ...
 MODEL=${MODEL:-google-bert/bert-base-uncased}       # the teacher before fine-tuning: hub id, folder, or minilm (offline)
-TASKS=${TASKS:-}                                    # the other tasks of the curriculum, joined by commas
+TASKS=${TASKS:-found}                               # the other tasks of the curriculum, joined by commas; found: the published ones in $DATA
 STUDENT=${STUDENT:-truncate:half}                   # truncate:N or layers:0,2,4 of the teacher
 RUNS=${RUNS:-./runs}                                # everything is written below
 NAME=${NAME:-mpdistil}                              # the run is $RUNS/TASK/$NAME

@@ -13,6 +13,7 @@ from data_utils.batching import InTurn, TrainStream
 from data_utils.draws import split_held_out, split_quiz, tenth_of_each
 from data_utils.tasks import get_task
 from distill.__main__ import main
+from distill.action_space import FOUND, other_tasks
 from distill.curriculum import Curriculum
 from distill.evaluate import encode_for, encode_split, predict
 from distill.recipes import mpdistil
@@ -177,13 +178,24 @@ def test_variants_share_the_fits_that_they_have_in_common(made, data, tiny_bert,
 
 @pytest.mark.parametrize("more, expected", [
     (("--policy", "main"), {"COPA"}), (("--policy", "random"), {"COPA", "RTE", "STS-B"}), (("--compete", False), None),
-    (("--use_comp_loss", True, "--reward_function", "real"), None), (("--tasks", ""), {"COPA"})])
+    (("--use_comp_loss", True, "--reward_function", "real"), None), (("--tasks", "", "--policy", "main"), {"COPA"})])
 def test_variants_and_ablations_are_a_flag_each(more, expected, data, tiny_bert, tmp_path):
     assert main(words(data, tiny_bert, tmp_path, "--num_episodes", 8, *more)) == 0
     drawn = {task for line in policy_lines(tmp_path) for task, count in line["actions"].items() if count}
     assert expected is None or drawn == expected
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert ("doubt" in next(line["terms"] for line in log if "terms" in line)) == ("--compete" not in more)
+
+
+def test_tasks_that_are_not_named_are_those_of_the_published_tables_that_are_there(tmp_path, caplog):
+    for name in ("COPA", "wic", "WSC", "MultiRC", "MRPC", "STS-B"):
+        (tmp_path / name).mkdir()
+    found = {task: [other.name for other in other_tasks(get_task(task), FOUND, str(tmp_path))] for task in ("COPA", "MRPC", "CoLA")}
+    assert found == {"COPA": ["WiC", "WSC"], "MRPC": ["STS-B"], "CoLA": ["MRPC", "STS-B"]}
+    assert "held.tsv" not in caplog.text
+    (tmp_path / "wic" / "held.tsv").touch()
+    other_tasks(get_task("COPA"), FOUND, str(tmp_path))
+    assert f"{tmp_path}/wic/held.tsv is not read: the quiz is a tenth of each class of train" in caplog.text
 
 
 def test_the_preset_paper_keeps_the_published_schedule(data, tiny_bert, tmp_path):
@@ -228,20 +240,34 @@ def test_the_policy_is_plotted(made, tmp_path):
     (found,), _ = find_runs(made)
     figure = plots.curves(Summary([found]).of(found.row))
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles[-2:] == ["policy, mean over seeds", "rewards of an episode"]
-    assert [line.get_label() for line in figure.axes[-2].lines] == ["COPA", "RTE", "STS-B"]
-    assert figure.axes[-2].lines[0].get_xydata()[:, 0].tolist() == [1, 2, 3, 4]
+    assert titles[-3:] == ["policy, mean over seeds", "drawn, mean over seeds and 10 episodes", "rewards of an episode"]
+    diary = policy_lines(made)
+    for axis in figure.axes[-3:-1]:
+        assert [line.get_label() for line in axis.lines] == ["COPA", "RTE", "STS-B"]
+        assert axis.lines[0].get_xydata()[:, 0].tolist() == [1, 2, 3, 4]
+    assert figure.axes[-3].lines[1].get_xydata()[:, 1].tolist() == pytest.approx([line["policy"]["RTE"] for line in diary])
+    shares = [line["actions"]["RTE"] / sum(line["actions"].values()) for line in diary]
+    assert figure.axes[-2].lines[1].get_xydata()[:, 1].tolist() == pytest.approx([np.mean(shares[:end]) for end in range(1, 5)])
 
 
 @pytest.mark.parametrize("more, message", [
     (("--tasks", "COPA"), "--tasks COPA: expected the other tasks, each once"), (("--tasks", "RTE,rte"), "expected the other tasks, each once"),
-    (("--tasks", "nothing"), "unknown task 'nothing'"), (("--fsdp", True, "--trim_vocabulary", False), "--fsdp: MPDistil's fits"),
+    (("--tasks", "nothing"), "unknown task 'nothing'"), (("--tasks", "text"), "cannot study text, it has no train split"),
+    (("--tasks", "SQuAD"), "cannot study SQuAD, its answers are parts of a text"),
+    (("--tasks", ""), "no task but COPA to choose; name others"),
+    (("--schedule", "interleaved", "--num_train_epochs", 2.5), "--num_train_epochs 2.5: expected whole epochs"), (("--fsdp", True, "--trim_vocabulary", False), "--fsdp: MPDistil's fits"),
     (("--episode_batch_size", 8), "the quiz of COPA has 4 examples here, so that an episode is one action"),
     (("--episode_steps", 1), "--episode_steps 1: the first action of an episode is drawn evenly"),
     (("--policy", "greedy"), "--policy greedy: expected one of learned, random, main"), (("--tasks", "WiC"), "WiC")])
 def test_mistakes_are_said_in_one_line(more, message, data, tiny_bert, tmp_path, capsys):
     assert main(words(data, tiny_bert, tmp_path / "run", *more)) == 1
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("given", [["mpdistil", "nothing"], ["mpdistil", "--task", "nothing"], ["--task=nothing", "mpdistil", "--seed", "3"]])
+def test_the_task_may_be_named_as_the_published_program_names_it(given, capsys):
+    assert main(["train", *given]) == 1
+    assert "unknown task 'nothing'" in capsys.readouterr().err
 
 
 def test_the_training_settings_reach_every_fit():

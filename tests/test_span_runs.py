@@ -77,7 +77,7 @@ def test_self_teaching_cuts_a_network_that_answers_in_a_text(squad, tiny_bert, t
 
 def test_mpdistil_and_the_constant_answer_refuse_them(squad, tiny_bert, tmp_path, capsys):
     assert run("train", "mpdistil", "SQuAD", "--model", tiny_bert, "--data_dir", squad, "--output_dir", tmp_path / "run", *CUT) == 1
-    assert "mpdistil compares answers to whole examples" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert "mpdistil cannot study SQuAD, its answers are parts of a text" in capsys.readouterr().err and not (tmp_path / "run").exists()
     assert run("report", "--records", tmp_path / "records.jsonl", "constant", "SQuAD", "main", "--data_dir", squad) == 1
     assert "there is no constant one" in capsys.readouterr().err
 

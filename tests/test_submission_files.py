@@ -50,6 +50,8 @@ WRONG = [
     ("WSC", lambda lines: changed(lines, 2, idx=4), r"WSC\.jsonl:3: expected the answer to 2, found that to 4"),
     ("WSC", lambda lines: lines[0] + "\n[]\n", r"WSC\.jsonl:2: expected a record as WSC's leaderboard takes it"),
     ("COPA", lambda lines: changed(lines, 0, label="0"), r"COPA\.jsonl:1: expected a label among 0, 1, found '0'"),
+    ("COPA", lambda lines: changed(lines, 0, label=True), r"COPA\.jsonl:1: expected a label among 0, 1, found True"),
+    ("COPA", lambda lines: changed(lines, 1, idx=True), r"COPA\.jsonl:2: expected the answer to 1, found that to True"),
     ("MultiRC", lambda lines: changed(lines, 1, passage={"questions": []}), r"expected 18 answers, one to each of MultiRC test, found 15"),
     ("ReCoRD", lambda lines: changed(lines, 3, label="nobody"), r"ReCoRD\.jsonl:4: expected a label among .*, found 'nobody'"),
 ]

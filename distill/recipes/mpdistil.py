@@ -12,8 +12,8 @@ they are used, and what selects is a further tenth of train. --preset paper keep
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Annotated
 
@@ -22,8 +22,9 @@ import torch
 from data_utils.batching import InTurn, TrainStream
 from data_utils.draws import HELD_OUT, split_quiz
 from data_utils.encode import EncodedDataset
-from data_utils.tasks import Task, get_task
+from data_utils.tasks import Task
 from distill import workers
+from distill.action_space import FOUND, other_tasks
 from distill.config import ABOVE_0, BELOW_1, FROM_0, SHARE, TaskConfig, one_of, setting
 from distill.curriculum import POLICIES, Curriculum, Settings
 from distill.distillation import Distillation
@@ -40,6 +41,7 @@ from distill.splits import quiz_of, read_splits, split_fingerprints
 from distill.teacher import LiveTeacher
 from distill.teacher_cache import cache_key, cached_teacher
 from distill.terms import ClsStates, Labels, SoftProbabilities, SoftTargets, Term
+from distill.stages import Stages
 from distill.vocabulary import held_vocabulary
 from models.checkpoint import load_encoder
 from models.encoder import Encoder
@@ -62,7 +64,7 @@ class Config(TaskConfig):
     student: str = setting("truncate:half", "truncate:N or layers:0,2,4 of the teacher")
     pooling: Annotated[str, one_of((*POOLINGS, TOKENS))] = setting("mean", "what the heads read: cls, first_token or mean")
     head_dropout: Annotated[float, BELOW_1] = setting(0.1, "dropout before a head's last layer")
-    tasks: str = setting("", "the other tasks of the curriculum, joined by commas")
+    tasks: str = setting(FOUND, "the other tasks of the curriculum, joined by commas; found: those of MPDistil's tables that lie in data_dir")
     teacher_learning_rate: Annotated[float, ABOVE_0] = setting(2e-5, "peak learning rate of the teacher")
     teacher_epochs: Annotated[float, ABOVE_0] = setting(3.0, "passes of the teacher over the training set")
     alpha: Annotated[float, SHARE] = setting(0.5, "weight of the soft targets; that of the labels is 1 - alpha")
@@ -71,11 +73,11 @@ class Config(TaskConfig):
     soft_loss: Annotated[str, one_of(SOFT_LOSSES)] = setting("kl", "of the soft targets: kl, or mse_prob, the squared error of probabilities")
     layer_map: str = setting("skip", "layers whose [CLS] states are compared: skip, last, first, uniform, or pairs as 1:2,2:4")
     schedule: Annotated[str, one_of(SCHEDULES)] = setting(
-        "sequential", "student, then meta-teacher; or interleaved, epoch by epoch: the meta-teacher teaches on")
+        "sequential", "student, then meta-teacher; or interleaved, epoch by epoch, each with a schedule of its own: the meta-teacher teaches on")
     meta_learning_rate: Annotated[float, ABOVE_0] = setting(1e-3, "learning rate of the meta-teacher's last layer")
     meta_epochs: Annotated[float, ABOVE_0] = setting(10.0, "passes of the meta-teacher over the quiz")
     use_comp_loss: bool = setting(False, "the meta-teacher competes with the student instead of collaborating")
-    compete: bool = setting(True, "the student of the curriculum lowers its doubt too, against the meta-teacher's")
+    compete: bool = setting(True, "the student of the curriculum lowers its doubt too; the meta-teacher's, against it, is constant to it")
     policy: Annotated[str, one_of(POLICIES)] = setting("learned", "which task comes next: learned, random, or main (the main task alone)")
     policy_learning_rate: Annotated[float, ABOVE_0] = setting(1e-2, "learning rate of the policy")
     discount: Annotated[float, SHARE] = setting(0.0, "of the rewards of later actions in what one is credited with; 0: its own step's alone")
@@ -94,12 +96,15 @@ class Config(TaskConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.schedule == "interleaved" and self.num_train_epochs % 1:
+            raise ValueError(f"--schedule interleaved: --num_train_epochs {self.num_train_epochs:g}: expected whole epochs, since "
+                             "student and meta-teacher take turns after each")
         if self.fsdp:
             raise ValueError("--fsdp: MPDistil's fits read and answer with whole models; leave it out")
 
 
 # paper: the published code (mpdistil.md 2 and 4), its schedule and its selection on dev. Differs: the optimiser starts again
-# with every epoch of the interleaved fits; dropout is on.
+# with every epoch of the interleaved fits; dropout is on; the policy learns as curriculum.py says, but for its rewards.
 # small: for minilm, the rates of its own presets; the policy's is ten times the published one, with which 200 steps of AdamW
 # cannot move it (test_curriculum.py). Not tuned.
 PER_TASK = {"paper": {}, "small": {}}
@@ -128,13 +133,12 @@ class Data:
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """The four fits; the last student is run_dir/best, the fits before it are runs of their own inside run_dir. Returns the
     scores of the curriculum's best evaluation."""
-    others = [get_task(name) for name in cfg.tasks.split(",") if name]
-    if task in others or len(set(others)) < len(others):
-        raise ValueError(f"--tasks {cfg.tasks}: expected the other tasks, each once; {task.name} is one of the curriculum anyway")
-    if spans := [entry.name for entry in (task, *others) if entry.spans]:
-        raise ValueError(f"mpdistil compares answers to whole examples, those of {spans[0]} are parts of a text: finetune and logit_kd "
-                         "take it")
+    others = other_tasks(task, cfg.tasks, cfg.data_dir)
+    if not others and cfg.policy != "main":
+        raise ValueError(f"--tasks {cfg.tasks}: no task but {task.name} to choose; name others (`python -m distill data tasks` lists them), "
+                         "or give --policy main")
     facts = {f"data {entry.name}": split_fingerprints(entry, cfg) for entry in (task, *others)}
+    facts |= {"tasks": [entry.name for entry in others]} if cfg.tasks == FOUND else {}
     start = finetune.start(_stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs), task)
     train, evaluation = read_splits(start, task, cfg)
     data = Data(*split_quiz(train), evaluation)
@@ -142,7 +146,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     pools |= {entry.name: quiz_of(start, entry, cfg, cfg.pool_size) for entry in others}
     _check_episodes(cfg, task, len(data.quiz))
     run_dir.begin(cfg, facts)
-    stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, {f"data {task.name}": facts[f"data {task.name}"]})
+    stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, {f"data {task.name}": facts[f"data {task.name}"]}, _unread(cfg))
     teacher = stages.run("teacher", lambda place: _teach(cfg, task, start, data, place))
     studied, asked = _study(cfg, task, teacher, data, stages)
     torch.manual_seed(cfg.seed)  # the other tasks' heads start alike, whichever fits were made in this sitting
@@ -179,27 +183,10 @@ OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learni
                  "episode_steps", "episode_batch_size", "episode_learning_rate", "main_pool", "step_every")
 
 
-@dataclass
-class Stages:
-    """The runs before the last, each made once; `facts`: what all of them read."""
-
-    cfg: Config
-    home: RunDir
-    facts: dict
-
-    def run(self, name: str, make: Callable[[RunDir], Scores | None], **reads) -> RunDir:
-        """The finished run directory of the stage, which also `reads` these. What only later stages read is no setting of it."""
-        place, kind = self.home.stage(name), name.split("-")[0]
-        later = () if self.cfg.schedule == "interleaved" and kind == "student" else LATER[kind]
-        unread = {setting: getattr(Config, setting) for setting in (*OF_CURRICULUM, *later)}
-        settings, facts = replace(self.cfg, **unread), {**self.facts, **reads}
-        if place.is_done():
-            place.check(settings, facts)
-            return place
-        place.begin(settings, facts)
-        scores = make(place)
-        place.finish_stage(scores.to_json() if scores else {"values": {}, "selection": 0.0})
-        return place
+def _unread(cfg: Config) -> dict[str, tuple[str, ...]]:
+    """By kind of stage, the settings that only later ones read. Interleaved, the student is one."""
+    later = {**LATER, "student": ()} if cfg.schedule == "interleaved" else LATER
+    return {kind: (*OF_CURRICULUM, *names) for kind, names in later.items()}
 
 
 def _stage_config(cfg: Config, **changed) -> finetune.Config:
@@ -217,15 +204,15 @@ def _teach(cfg: Config, task: Task, teacher: Encoder, data: Data, place: RunDir)
 def _study(cfg: Config, task: Task, teacher: RunDir, data: Data, stages: Stages) -> tuple[RunDir, RunDir]:
     """The second and the third fit; interleaved, a pair of them for every epoch, in which the meta-teacher of the epoch before
     teaches. The best student, the best meta-teacher."""
-    rounds = max(1, round(cfg.num_train_epochs)) if cfg.schedule == "interleaved" else 1
-    epochs, meta_epochs = (1, 1) if rounds > 1 else (cfg.num_train_epochs, cfg.meta_epochs)
+    in_turns = cfg.schedule == "interleaved"
+    rounds, epochs, meta_epochs = (int(cfg.num_train_epochs), 1, 1) if in_turns else (1, cfg.num_train_epochs, cfg.meta_epochs)
     learning = _stage_config(cfg, num_train_epochs=epochs)
     asking = _stage_config(cfg, num_train_epochs=meta_epochs, learning_rate=cfg.meta_learning_rate, lr_scheduler_type="constant", warmup_ratio=0.0)
     whole = load_encoder(teacher.best)
     student = truncate(whole, parse_layers(cfg.student, whole.depth))
     students, metas, meta, before = [], [], teacher, ""
     for number in range(rounds):
-        ending = f"-{number:02d}" if rounds > 1 else ""
+        ending = f"-{number:02d}" if in_turns else ""
         students.append(stages.run(f"student{ending}", lambda place: _distil(learning, cfg, task, student, meta, data, place),
                                    teacher=fingerprint(meta.best), student=before))
         student, before = load_encoder(students[-1].best), fingerprint(students[-1].best)

@@ -16,6 +16,7 @@ PANEL = 3.6, 2.9        # inches
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # told apart by all eyes
 MARKERS = "os^Dv<P"     # one fewer than colours: pairs repeat late
 FEW = 20                # points of a line that get marks
+TOGETHER = 10           # episodes in a mean of what was drawn
 BAR = 0.3               # inches
 BARS = {"parameters": (1e-6, "parameters (M)"), "body": (1e-6, "without embeddings (M)"), "size": (1e-6, "on disk (MB)"),
         "milliseconds": (1.0, "time for one example (ms)"), "batched_milliseconds": (1.0, "the same in batches of 32 (ms)")}
@@ -49,7 +50,7 @@ def plot(summary: Summary, folder: Path) -> tuple[list[Path], list[str]]:
 
 def curves(runs: Sequence[Run]):
     """A figure of one system on one task: a panel for each term of the loss, unweighted, one for each score, with a line per seed;
-    of a curriculum the policy's probabilities, with a line per task, and the rewards."""
+    of a curriculum the policy's probabilities and what was drawn, with a line per task, and the rewards."""
     logs = {run.seed: RunDir(run.path).logged() for run in runs}
     terms = list(dict.fromkeys(name for log in logs.values() for line in log for name in line.get("terms", {})))
     scores = list(dict.fromkeys(name for log in logs.values() for line in log for name in line.get("scores", {})))
@@ -57,9 +58,10 @@ def curves(runs: Sequence[Run]):
         raise ValueError("it names no term of the loss")
     episodes = {seed: [line for line in log if "policy" in line] for seed, log in logs.items()}
     learns = any(episodes.values())
-    figure, axes = panels(len(terms) + len(scores) + 2 * learns, f"{runs[0].row} on {runs[0].task.name}")
+    figure, axes = panels(len(terms) + len(scores) + 3 * learns, f"{runs[0].row} on {runs[0].task.name}")
     if learns:
-        _draw_policy(axes[-2], episodes)
+        _draw_shares(axes[-3], "policy, mean over seeds", _over_seeds(episodes, "policy"))
+        _draw_shares(axes[-2], f"drawn, mean over seeds and {TOGETHER} episodes", _smoothed(_over_seeds(episodes, "actions")))
         _draw_rewards(axes[-1], episodes)
     for axis, name in zip(axes, [*terms, *scores]):
         kind, factor = ("terms", 1.0) if name in terms else ("scores", 100.0)
@@ -73,16 +75,30 @@ def curves(runs: Sequence[Run]):
     return figure
 
 
-def _draw_policy(axis, episodes: dict[int, list[dict]]) -> None:
-    """The probability of every task, the mean over the seeds that reached the episode."""
-    lines = [line for log in episodes.values() for line in log]
-    for index, task in enumerate(lines[0]["policy"]):
-        points = {}
-        for line in lines:
-            points.setdefault(line["episode"], []).append(line["policy"][task])
-        axis.plot(sorted(points), [sum(points[episode]) / len(points[episode]) for episode in sorted(points)],
-                  color=COLOURS[index % len(COLOURS)], linewidth=1.2, label=task)
-    axis.set(title="policy, mean over seeds", xlabel="episode", ylabel="probability", ylim=(0, 1))
+def _over_seeds(episodes: dict[int, list[dict]], what: str) -> dict[str, dict[int, float]]:
+    """By task and episode its share of `what`, the mean over the seeds that reached the episode."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for line in (line for log in episodes.values() for line in log):
+        for task, value in line[what].items():
+            found.setdefault(task, {}).setdefault(line["episode"], []).append(value / sum(line[what].values()))
+    return {task: {episode: sum(shares) / len(shares) for episode, shares in sorted(of.items())} for task, of in found.items()}
+
+
+def _smoothed(shares: dict[str, dict[int, float]]) -> dict[str, dict[int, float]]:
+    """The means over each episode and those before it, TOGETHER in all."""
+    means = {}
+    for task, of in shares.items():
+        values = list(of.values())
+        windows = (values[max(0, end - TOGETHER):end] for end in range(1, len(values) + 1))
+        means[task] = dict(zip(of, (sum(window) / len(window) for window in windows)))
+    return means
+
+
+def _draw_shares(axis, title: str, shares: dict[str, dict[int, float]]) -> None:
+    """A line for each task over the episodes."""
+    for index, (task, of) in enumerate(shares.items()):
+        axis.plot(list(of), list(of.values()), color=COLOURS[index % len(COLOURS)], linewidth=1.2, label=task)
+    axis.set(title=title, xlabel="episode", ylabel="share", ylim=(0, 1))
     axis.legend(fontsize=7, frameon=False)
 
 

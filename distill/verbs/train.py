@@ -22,7 +22,7 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m distill train", add_help=False, allow_abbrev=False, usage=(
         "python -m distill train RECIPE TASK [--preset NAME] [--seeds N ...] [settings]\n"
         f"recipes: {', '.join(recipes.names())}; `train RECIPE TASK --help` lists its settings\n"
-        "--seeds 0 1 2 trains one run for each, in seed-N below --output_dir; {seed} in a setting becomes N"))
+        "--seeds 0 1 2 trains one run for each, in seed-N below --output_dir; {seed} in a setting becomes N; --task TASK is TASK"))
     parser.add_argument("recipe")
     parser.add_argument("task")
     parser.add_argument("--preset")
@@ -30,7 +30,7 @@ def main(words: list[str]) -> None:
     if words and words[0] in HELP:
         parser.print_usage()
         return
-    given, rest = parser.parse_known_args(words)
+    given, rest = parser.parse_known_args(_task_second(split_words(words)))
     recipe, task = recipes.load(given.recipe), get_task(given.task)
     if given.seeds is None or any(word in HELP for word in rest):
         (config,) = configs(recipe, task, given, [rest])
@@ -39,6 +39,15 @@ def main(words: list[str]) -> None:
     else:
         folder = SeedFolder(Path(_values(rest).get("output_dir", recipe.Config.output_dir)), parse_seeds(given.seeds))
         train_over_seeds(given.recipe, recipe, task, folder, configs(recipe, task, given, folder.words(rest)))
+
+
+def _task_second(words: list[str]) -> list[str]:
+    """`--task TASK`, as MPDistil's program is called, in its place after the recipe."""
+    if "--task" not in words[:-1]:
+        return words
+    at = words.index("--task")
+    others = words[:at] + words[at + 2:]
+    return [*others[:1], words[at + 1], *others[1:]]
 
 
 def configs(recipe, task: Task, given: argparse.Namespace, runs: list[list[str]]) -> list:

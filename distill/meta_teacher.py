@@ -53,7 +53,7 @@ class Known(nn.Module):
         self.register_buffer("found", torch.from_numpy(found), persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.found[torch.tensor([self.row_of[int(uid)] for uid in batch.uid], device=self.found.device)]
+        return self.found[torch.tensor([self.row_of[uid] for uid in batch.uid.tolist()], device=self.found.device)]
 
 
 class Answering:

@@ -120,13 +120,16 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
 
     `terms(student, teacher)` gives what is minimised; `senses`, their `lookup` and `head_input` are for recipes that read
     senses.
-    ValueError where teacher, student and terms do not fit each other.
+    ValueError where teacher, senses, student and terms do not fit each other.
     """
     torch.manual_seed(cfg.seed)
     teacher = load_encoder(cfg.teacher)
     if teacher.info.task != task.name:
         raise ValueError(f"the teacher {cfg.teacher} was trained on {teacher.info.task}, not on {task.name}: train one "
                          f"with `sh r1_teacher_model.sh {task.name}`")
+    weights = fingerprint(Path(cfg.teacher))
+    if senses is not None:
+        senses.check_teacher(weights, teacher.depth)
     student = build_student(cfg, teacher).with_head_input(head_input, lookup)
     objective = Distillation(None, terms(student, teacher))
     same_vocabulary = student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
@@ -138,7 +141,6 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     train, evaluation = read_splits(student, task, cfg)
     read = train if same_vocabulary else train_split(teacher, task, cfg)
     check_length(teacher, int(read.lengths.max()))
-    weights = fingerprint(Path(cfg.teacher))
     run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "teacher": weights,
                         **({"senses": dict(senses.provenance)} if senses else {})})
     live = LiveTeacher(teacher, cfg, objective.wanted, lookup)

@@ -1,5 +1,6 @@
 """Dictionaries as files: ours, and the published ones."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -35,3 +36,12 @@ def test_export_and_import_give_the_same_senses_back(tmp_path, capsys):
     assert two.provenance == {"imported from": str(published)}
     assert main(["senses", "describe", str(published)]) == 0
     assert "2 types with 5 senses of width 8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("provenance, said", [({}, None), ({"imported from": "MRPC.kmeanspkl"}, None), ({"teacher": "abc", "layer": "-1"}, None),
+                                              ({"teacher": "abc", "layer": "6"}, None), ({"teacher": "abd", "layer": "-1"}, "another teacher"),
+                                              ({"teacher": "abc", "layer": "5"}, "from layer 5"), ({"layer": "0"}, "with --layer 6")])
+def test_a_dictionary_fits_a_teacher_unless_it_says_that_it_was_built_from_other_states(provenance, said):
+    dictionary = SenseDictionary(torch.randn(5, 8).half(), torch.tensor([0, 2, 2, 5]), torch.tensor([9, 0, 3]), provenance)
+    with pytest.raises(ValueError, match=said) if said else nullcontext():
+        dictionary.check_teacher("abc", 6)

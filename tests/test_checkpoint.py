@@ -148,17 +148,21 @@ def test_exchanged_label_names_exchange_the_printed_classes(tiny_bert, tiny_glue
     assert found[0] != found[1]
 
 
-def test_unnamed_labels_are_taken_in_the_tasks_order_and_foreign_ones_refused(tiny_bert, tiny_glue, tmp_path, capsys):
-    unnamed = write_plain(tiny_bert, "tiny_bert", tmp_path / "unnamed", tiny_glue, None, num_labels=2)
-    assert open_for("MRPC", unnamed).encoder.info.labels == ("not_equivalent", "equivalent")
+def test_unnamed_labels_are_taken_in_the_tasks_order_which_is_said_and_foreign_ones_refused(tiny_bert, tiny_glue, tmp_path, capsys, caplog):
+    for task, labels in (("MRPC", ("not_equivalent", "equivalent")), ("MNLI", ("entailment", "neutral", "contradiction"))):
+        unnamed = write_plain(tiny_bert, "tiny_bert", tmp_path / task, tiny_glue, None, num_labels=len(labels))
+        caplog.clear()
+        assert open_for(task, unnamed).encoder.info.labels == labels
+        (line,) = caplog.messages
+        assert f"{unnamed} calls its labels LABEL_0, LABEL_1" in line and f"taken for {', '.join(labels)}" in line and "id2label" in line
     foreign = write_plain(tiny_bert, "tiny_bert", tmp_path / "foreign", tiny_glue, ["spam", "ham"])
     line = refused(foreign, tiny_glue, capsys)
     assert "spam, ham" in line and "not_equivalent, equivalent" in line and "id2label" in line
 
 
-def test_a_plain_regression_checkpoint_scores_stsb_and_nothing_else(tiny_bert, tiny_glue, tmp_path, capsys):
+def test_a_plain_regression_checkpoint_scores_stsb_and_nothing_else(tiny_bert, tiny_glue, tmp_path, capsys, caplog):
     folder = write_plain(tiny_bert, "tiny_bert", tmp_path / "plain", tiny_glue, None, num_labels=1)
-    assert open_for("STS-B", folder).encoder.info.labels == ()
+    assert open_for("STS-B", folder).encoder.info.labels == () and not caplog.messages
     assert "has 1 outputs, the task needs 2" in refused(folder, tiny_glue, capsys)
 
 

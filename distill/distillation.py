@@ -22,7 +22,7 @@ from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
 from distill.splits import read_splits, split_fingerprints, train_split, warn_of_seen
 from distill.teacher import LiveTeacher, Teacher, Wanted
-from distill.teacher_cache import cache_bytes, cache_key, cached_teacher
+from distill.teacher_cache import cache_bytes, cache_key, cached_teacher, sense_type
 from distill.terms import Labels, SoftTargets, Term
 from distill.vocabulary import held_vocabulary
 from models.checkpoint import checkpoint_config, load_encoder
@@ -144,7 +144,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "teacher": weights,
                         **({"senses": dict(senses.provenance)} if senses else {})})
     live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
-    key = cache_key(weights, f"{senses.digest()} {lookup.similarity}" if senses else "", read, cfg, objective.wanted)
+    key = cache_key(weights, f"{senses.digest()} {lookup.similarity} {sense_type(lookup)}" if senses else "", read, cfg, objective.wanted)
     objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.cache) / key, cfg)
     stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, student, train, *evaluation.values()):

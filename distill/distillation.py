@@ -143,9 +143,9 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     check_length(teacher, int(read.lengths.max()))
     run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "teacher": weights,
                         **({"senses": dict(senses.provenance)} if senses else {})})
-    live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
     key = cache_key(weights, f"{senses.digest()} {lookup.similarity} {sense_type(lookup)}" if senses else "", read, cfg, objective.wanted)
-    objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.cache) / key, cfg)
+    objective.teacher = cached_or_live(LiveTeacher(teacher, cfg, objective.wanted, lookup), read, Path(cfg.cache_dir or run_dir.cache) / key, cfg)
+    del teacher  # where its outputs are cached, so that the student has its memory too
     stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, student, train, *evaluation.values()):
         return fit(student, objective, stream, cfg, run_dir, lambda model, to_beat: score(model, task, evaluation, to_beat=to_beat))

@@ -113,7 +113,7 @@ class CachedTeacher:
 
     def __call__(self, batch) -> Outputs:
         try:
-            rows = np.array([self.row_of[int(uid)] for uid in batch.uid])
+            rows = np.array([self.row_of[uid] for uid in batch.uid.tolist()])
         except KeyError as error:
             raise ValueError(f"the teacher's cache does not hold example {error}: it was made for another split or "
                              "dataset") from error

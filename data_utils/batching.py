@@ -86,8 +86,9 @@ class Batch(Divisible):
                      self.token_type_ids[sequences, :width], self.target[rows], self.choices)
 
     def to(self, device) -> "Batch":
-        return Batch(self.task, *(tensor.to(device, non_blocking=True) for tensor in
-                                  (self.uid, self.input_ids, self.attention_mask, self.token_type_ids, self.target)), self.choices)
+        """The same on `device`, but for the uids: caches are looked up on the CPU."""
+        return Batch(self.task, self.uid, *(tensor.to(device, non_blocking=True) for tensor in
+                                            (self.input_ids, self.attention_mask, self.token_type_ids, self.target)), self.choices)
 
 
 @dataclass(frozen=True)

@@ -67,11 +67,13 @@ def process_group():
     except workers.FailedElsewhere:
         sys.exit(1)
     except RuntimeError as error:
-        if not workers.lost_another(error):
+        said = workers.failure(error)
+        if not said:
             raise
-        print("error: another rank of this run is gone (killed, or out of memory?); what it last printed may say why. The "
-              "same command goes on from the last checkpoint", file=sys.stderr)
-        workers.abandon()
+        print(f"error: {said}", file=sys.stderr)
+        if workers.world() > 1:
+            workers.abandon()
+        sys.exit(1)
     finally:
         workers.stop()
 

@@ -22,7 +22,7 @@ from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
 from distill.splits import read_splits, split_fingerprints, train_split, warn_of_seen
 from distill.teacher import LiveTeacher, Teacher, Wanted
-from distill.teacher_cache import cache_bytes, cache_key, cached_teacher
+from distill.teacher_cache import cache_bytes, cache_key, cached_teacher, sense_type
 from distill.terms import Labels, SoftTargets, Term
 from distill.vocabulary import held_vocabulary
 from models.checkpoint import checkpoint_config, load_encoder
@@ -120,13 +120,16 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
 
     `terms(student, teacher)` gives what is minimised; `senses`, their `lookup` and `head_input` are for recipes that read
     senses.
-    ValueError where teacher, student and terms do not fit each other.
+    ValueError where teacher, senses, student and terms do not fit each other.
     """
     torch.manual_seed(cfg.seed)
     teacher = load_encoder(cfg.teacher)
     if teacher.info.task != task.name:
         raise ValueError(f"the teacher {cfg.teacher} was trained on {teacher.info.task}, not on {task.name}: train one "
                          f"with `sh r1_teacher_model.sh {task.name}`")
+    weights = fingerprint(Path(cfg.teacher))
+    if senses is not None:
+        senses.check_teacher(weights, teacher.depth)
     student = build_student(cfg, teacher).with_head_input(head_input, lookup)
     objective = Distillation(None, terms(student, teacher))
     same_vocabulary = student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
@@ -138,12 +141,11 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     train, evaluation = read_splits(student, task, cfg)
     read = train if same_vocabulary else train_split(teacher, task, cfg)
     check_length(teacher, int(read.lengths.max()))
-    weights = fingerprint(Path(cfg.teacher))
     run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "teacher": weights,
                         **({"senses": dict(senses.provenance)} if senses else {})})
-    live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
-    key = cache_key(weights, f"{senses.digest()} {lookup.similarity}" if senses else "", read, cfg, objective.wanted)
-    objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.cache) / key, cfg)
+    key = cache_key(weights, f"{senses.digest()} {lookup.similarity} {sense_type(lookup)}" if senses else "", read, cfg, objective.wanted)
+    objective.teacher = cached_or_live(LiveTeacher(teacher, cfg, objective.wanted, lookup), read, Path(cfg.cache_dir or run_dir.cache) / key, cfg)
+    del teacher  # where its outputs are cached, so that the student has its memory too
     stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, student, train, *evaluation.values()):
         return fit(student, objective, stream, cfg, run_dir, lambda model, to_beat: score(model, task, evaluation, to_beat=to_beat))

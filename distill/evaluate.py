@@ -105,7 +105,7 @@ def judged(logits: np.ndarray, labels: tuple[str, ...], dataset: EncodedDataset,
         return judged_spans(_in_task_order(logits, labels, task), dataset, task, answering)
     if not task.candidates:
         return Predictions(dataset.uid, predictions(logits, labels, task), dataset.target, dataset.group)
-    rows = chosen_rows(_in_task_order(logits, labels, task), dataset.group)
+    rows = chosen_rows(logits, labels, dataset.group, task)
     return Predictions(dataset.group[rows], dataset.credit[rows], np.ones(len(rows), np.float32))
 
 
@@ -114,9 +114,11 @@ def answer_questions(encoder: Encoder, task: Task, dataset: EncodedDataset, answ
     return answer_texts(_in_task_order(predict(encoder, dataset), encoder.info.labels, task), dataset, task, answering)
 
 
-def chosen_rows(logits: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Of every group, by rising number, the row that is likeliest to be of the last class; the first of equals."""
-    return first_of_groups(group, 1.0 * logits[:, 0] - logits[:, -1])
+def chosen_rows(logits: np.ndarray, labels: tuple[str, ...], group: np.ndarray, task: Task) -> np.ndarray:
+    """Of every group, by rising number, the row that is likeliest to be of the task's last class; the first of equals. `labels` as
+    predictions()."""
+    ordered = _in_task_order(logits, labels, task)
+    return first_of_groups(group, 1.0 * ordered[:, 0] - ordered[:, -1])
 
 
 def _in_task_order(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.ndarray:

@@ -27,7 +27,9 @@ from distill.config import differences
 from distill.scores import Scores
 from models.weights import write_checksums
 
-PLACES = ("output_dir", "fsdp")  # settings that say where a run lives: it may move
+# Settings that a run may go on with others of: where it lives, what it keeps and says, how its work is cut. Cut otherwise, dropout
+# falls on other places, as on another number of ranks; all else is the same but for rounding.
+MOVABLE = ("output_dir", "fsdp", "cache_dir", "max_cache_gib", "max_tokens", "save_steps", "save_total_limit", "logging_steps")
 STAGE = "stage-"  # folders of the stages before the last
 
 
@@ -157,7 +159,8 @@ class RunDir:
         made = self._has_made_something()
         if made:
             self._check(config, facts)
-        write_json(self.path / "config.json", asdict(config))
+        if not self.is_done():
+            write_json(self.path / "config.json", asdict(config))
         if not made or not (self.path / "origin.json").exists():
             write_json(self.path / "origin.json", {**origin(sys.argv), **facts})
 
@@ -188,7 +191,7 @@ class RunDir:
             return
         younger = {entry.name: entry.default for entry in fields(config)}  # a setting that the run did not know yet had its default
         known = {**younger, **json.loads(file.read_text())}
-        changed = [line for line in differences(known, asdict(config)) if line.split(":")[0] not in PLACES]
+        changed = [line for line in differences(known, asdict(config)) if line.split(":")[0] not in MOVABLE]
         if changed:
             raise ValueError(f"{self.path} holds a run with other settings ({'; '.join(changed)}): give the same "
                              "settings to go on with it, another --output_dir, or remove the folder")

@@ -26,7 +26,7 @@ def write_submission(encoder: Encoder, task: Task, data_dir: str, folder: Path, 
         logits = predict(encoder, dataset)
         if task.candidates:
             predicted = np.zeros(len(dataset), np.int64)
-            predicted[chosen_rows(logits, dataset.group)] = 1
+            predicted[chosen_rows(logits, encoder.info.labels, dataset.group, task)] = 1
         else:
             predicted = predictions(logits, encoder.info.labels, task)
         if workers.is_main():

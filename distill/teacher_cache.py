@@ -4,7 +4,8 @@
             logits.bin  cls.N.bin                                       a row per example, float32
             token_logits.bin                                            a row per token, float32: in place of logits, where the
                                                                         teacher answers with a part of the text
-            senses.bin  hidden.N.bin  query.N.bin  key.N.bin  value.N.bin    a row per token, uint8 or float16
+            hidden.N.bin  query.N.bin  key.N.bin  value.N.bin           a row per token, float16
+            senses.bin                                                  a number per token, -1 for none: int8 for up to 128
 
 Files are mapped, not read: memory holds the rows of a batch. Float16 rounds a state by at most 0.05 %.
 """
@@ -32,11 +33,11 @@ from distill.precision import uses_bf16
 from distill.progress import bar
 from distill.rundir import SaveError, whole_folder, write_folder, write_text
 from distill.teacher import LiveTeacher, Wanted
+from models.heads import SenseLookup
 from models.outputs import PADDING_LOGIT, Outputs
 from models.weights import check_checksums
 
 WAIT_SECONDS = 1
-NO_SENSE = 255  # in the cache, a byte per token
 PROJECTIONS = ("query", "key", "value")
 TOKEN_LOGITS = "token_logits"
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Column:
     name: str
     per_token: bool
     width: int
-    dtype: type
+    dtype: type | np.dtype
     of: Callable[[Outputs], Tensor]  # [B, width], or [B, T, width]
 
     def rows(self, dataset: EncodedDataset) -> int:
@@ -67,8 +68,7 @@ def columns(teacher: LiveTeacher) -> list[Column]:
     spans = encoder.info.spans
     found = [Column(TOKEN_LOGITS if spans else "logits", spans, encoder.info.num_logits, np.float32, lambda outputs: outputs.logits)]
     if wanted.senses:
-        found.append(Column("senses", True, 1, np.uint8,
-                            lambda outputs: outputs.senses.where(outputs.senses >= 0, NO_SENSE).unsqueeze(-1)))
+        found.append(Column("senses", True, 1, sense_type(teacher.senses), lambda outputs: outputs.senses.unsqueeze(-1)))
     found += [Column(f"cls.{layer}", False, choices * encoder.width_of(layer), np.float32,
                      lambda outputs, layer=layer: outputs.hidden[layer][:, 0].unflatten(0, (-1, choices)).flatten(1))
               for layer in wanted.cls]
@@ -78,6 +78,11 @@ def columns(teacher: LiveTeacher) -> list[Column]:
                      lambda outputs, layer=layer, place=place: outputs.projections[layer][place])
               for layer in wanted.projections for place, kind in enumerate(PROJECTIONS)]
     return found
+
+
+def sense_type(lookup: SenseLookup) -> np.dtype:
+    """The smallest type that numbers the senses of every type of `lookup`, and holds -1."""
+    return np.min_scalar_type(-lookup.max_senses)
 
 
 def cache_bytes(teacher: LiveTeacher, dataset: EncodedDataset) -> int:
@@ -108,7 +113,7 @@ class CachedTeacher:
 
     def __call__(self, batch) -> Outputs:
         try:
-            rows = np.array([self.row_of[int(uid)] for uid in batch.uid])
+            rows = np.array([self.row_of[uid] for uid in batch.uid.tolist()])
         except KeyError as error:
             raise ValueError(f"the teacher's cache does not hold example {error}: it was made for another split or "
                              "dataset") from error
@@ -132,8 +137,7 @@ class CachedTeacher:
             elif kind == PROJECTIONS[0]:
                 projections[int(layer)] = tuple(tokens(f"{part}.{layer}").float() for part in PROJECTIONS)
             elif kind == "senses":
-                found = tokens(name, NO_SENSE).squeeze(-1).long()
-                senses = found.where(found < NO_SENSE, -1)
+                senses = tokens(name, -1).squeeze(-1).long()
         layers = range(max(hidden, default=-1) + 1)
         logits = tokens(TOKEN_LOGITS, PADDING_LOGIT) if TOKEN_LOGITS in self.columns else examples("logits")
         return Outputs(logits, tuple(hidden.get(layer) for layer in layers), projections, senses)

@@ -13,7 +13,12 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # more do not stay in a CPU's cache
 
 
 def start() -> None:
-    """Join the process group that torchrun's environment describes; a single process needs none."""
+    """Join the process group that torchrun's environment describes; a single process needs none. ValueError where this machine has
+    fewer GPUs than processes."""
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if torch.cuda.is_available() and processes > gpus:
+        raise ValueError(f"torchrun started {processes} processes on this machine, which has {gpus} GPU{'s' * (gpus > 1)}: expected one for "
+                         f"each at most; give --nproc_per_node {gpus}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -55,9 +60,15 @@ def batch_tokens() -> int:
     return BATCH_TOKENS[device().type]
 
 
-def lost_another(error: RuntimeError) -> bool:
-    """Whether `error` says that another rank is gone; gloo's errors have no type of their own."""
-    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))
+def failure(error: RuntimeError) -> str:
+    """What to say of an `error` that is the machine's: another rank is gone, or memory is full. "" for any other."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return (f"{str(error).partition(' GPU ')[0]} Close what else uses the GPU, or lower --max_tokens (train and senses build, here "
+                f"{batch_tokens()} by default); with it the same command goes on from the last checkpoint")
+    if dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error)):  # gloo's errors have no type of their own
+        return ("another rank of this run is gone (killed, or out of memory?); what it last printed may say why. The same command goes "
+                "on from the last checkpoint")
+    return ""
 
 
 class FailedElsewhere(RuntimeError):

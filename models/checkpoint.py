@@ -7,7 +7,8 @@
 
 With `cls` pooling, continuous head input and no adaptor the folder is an ordinary checkpoint: transformers'
 AutoModelForSequenceClassification gives the same logits (BERT, DeBERTa-v2/v3), for answers in a text
-AutoModelForQuestionAnswering. Encoder.save() writes it.
+AutoModelForQuestionAnswering. Else the head's tensors have names of our own, so that transformers says that it lacks a head;
+ours of before, whose heads always had transformers' names, are read too. Encoder.save() writes it.
 """
 
 import json

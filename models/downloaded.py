@@ -1,5 +1,6 @@
 """Any checkpoint that a user may name, as an Encoder: our folders, plain transformers folders, published files."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from models.import_checkpoint import (
 )
 
 PUBLISHED_SUFFIXES = (".bin", ".ckpt", ".pt")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,21 @@ def open_checkpoint(path: str | Path, task: str, version: int, texts: tuple[str,
     if not is_plain(folder):
         return Opened(load_encoder(folder), pooling_known=True)
     named = plain_labels(folder) if (folder / "config.json").is_file() else ()
-    named = labels if choices and not named else _by_name(named, labels, folder)  # a scorer of choices has one output, without a name
+    named = labels if choices and not named else _by_name(named, labels, folder, spans)  # a scorer of choices has one output, without a name
     info = TaskInfo(task, version, texts, named, pooling=TOKENS if spans else "cls", choices=choices)
     return Opened(load_encoder(folder, info), pooling_known=spans)
 
 
-def _by_name(named: tuple[str, ...], labels: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-    """A plain checkpoint's labels, spelled as the task spells them; LABEL_0 ... are taken in the task's order."""
+def _by_name(named: tuple[str, ...], labels: tuple[str, ...], folder: Path, spans: bool) -> tuple[str, ...]:
+    """A plain checkpoint's labels, spelled as the task spells them; LABEL_0 ... are taken in the task's order, which is said where it
+    is a guess: start and end of answers in a text always stand in one order."""
     if len(named) != len(labels):
         raise ValueError(f"{folder} has {len(named) or 1} outputs, the task needs {len(labels) or 1}: it was trained for "
                          "another task")
     if all(name == f"LABEL_{index}" for index, name in enumerate(named)):
+        if labels and not spans:
+            logger.warning("%s calls its labels %s: taken for %s, the task's order. Where its scores are far too low, look up the order "
+                           "that it was trained with, and write it as id2label into its config.json", folder, ", ".join(named), ", ".join(labels))
         return labels
     spelling = {label.lower(): label for label in labels}
     unknown = [name for name in named if name.lower() not in spelling]

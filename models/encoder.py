@@ -72,11 +72,18 @@ class Encoder(Trunk):
 
     @property
     def names(self) -> dict[str, str]:
+        """As Trunk.names; where transformers answers otherwise, save() leaves the head its own names."""
         return key_map(self.backbone, self.info.spans)
 
     @property
     def description(self) -> str:
         return f"a {self.config.model_type} encoder with {self.info.num_outputs} outputs for {self.info.task}"
+
+    @property
+    def is_transformers_own(self) -> bool:
+        """Whether transformers' class for such a task answers as this encoder does, by its backbone and head."""
+        return (self.info.pooling in ("cls", TOKENS) and self.info.head_input == "continuous"
+                and self.width == self.config.hidden_size)
 
     @property
     def width(self) -> int:
@@ -133,12 +140,14 @@ class Encoder(Trunk):
         """
         state = self.state_dict() if state is None else state
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        write_tensors(folder / "model.safetensors", rename(state, self.names), {"format": "pt"})
+        own = self.is_transformers_own
+        names = {prefix: name for prefix, name in self.names.items() if own or not prefix.startswith("head.")}
+        write_tensors(folder / "model.safetensors", rename(state, names), {"format": "pt"})
         config, labels = self.config, self.info.labels
         layout = LAYOUTS.get(config.model_type, PLAIN_LAYOUT)
         of_sequences = layout.multiple_choice if self.info.choices else layout.architecture
         architecture = layout.question_answering if self.info.spans else of_sequences
-        config.architectures = [architecture or type(self.backbone).__name__]
+        config.architectures = [architecture if own and architecture else type(self.backbone).__name__]
         config.id2label = dict(enumerate(labels if labels and not self.info.choices else ("score",)))
         config.label2id = {label: index for index, label in config.id2label.items()}
         scored = "single_label_classification" if labels and not self.info.choices else "regression"

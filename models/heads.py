@@ -8,6 +8,7 @@ from transformers.activations import ACT2FN
 POOLINGS = ("cls", "first_token", "mean")
 TOKENS = "tokens"  # no pooling: the head answers at every token
 SIMILARITIES = ("dot", "distance")
+SQUARED_ROWS = 1 << 14  # senses at a time: the squares of a whole table would take its memory again
 
 
 def check_pooling(pooling: str) -> str:
@@ -167,7 +168,7 @@ class SenseLookup(nn.Module):
         self.similarity = check_similarity(similarity)
         self.register_buffer("centroids", centroids_ND.float(), persistent=False)
         self.register_buffer("offsets", offsets, persistent=False)
-        half = self.centroids.square().sum(-1) / 2 if similarity == "distance" else None
+        half = torch.cat([part.square().sum(-1) / 2 for part in self.centroids.split(SQUARED_ROWS)]) if similarity == "distance" else None
         self.register_buffer("half_squares", half, persistent=False)
         self.max_senses = int((offsets[1:] - offsets[:-1]).max())
 

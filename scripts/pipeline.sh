@@ -7,10 +7,12 @@ set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 DATA=${DATA:-./glue}                        # folder of the tasks
-MODEL=${MODEL:-minilm}                      # its first half becomes student and control
+MODEL=${MODEL:-minilm}                      # the teacher, and where the control's layers come from
+STUDENT=${STUDENT:-truncate:half}           # the layers of student and control: truncate:N or layers:0,2,4
 RUNS=${RUNS:-./runs/pipeline}               # everything is written below $RUNS/seed-SEED/TASK
 RECORDS=${RECORDS:-$RUNS/records.jsonl}     # where the scores are added
-export PYTHON DATA MODEL
+export PYTHON DATA MODEL STUDENT
+unset RUN TEACHER SENSES TOKENIZER          # here every script reads what those before it made
 
 if [ $# -ne 3 ]; then
     echo "usage: sh scripts/pipeline.sh TASK SEED TABLE" >&2
@@ -31,13 +33,13 @@ sh r2_construct_sense_dictionary.sh "$TASK"
 say "distil the student"
 sh r3_knowledge_distillation.sh "$TASK" --seed "$SEED"
 say "control: the same truncated encoder, fine-tuned without distillation"
-"$PYTHON" -m distill train finetune "$TASK" --data_dir "$DATA" --model "$MODEL" --layers truncate:half \
+"$PYTHON" -m distill train finetune "$TASK" --data_dir "$DATA" --model "$MODEL" --layers "$STUDENT" \
     --output_dir "$OUT/control" --seed "$SEED"
 say "control: the teacher's layers, trained on the labels alone"
 sh r3_knowledge_distillation.sh "$TASK" --seed "$SEED" --preset labels_alone --output_dir "$OUT/labels"
 say "score"
 sh run_eval_teacher.sh "$TASK" --output "$OUT/teacher.json"
-sh run_eval_student.sh "$TASK" --output "$OUT/student.json"
+STUDENT="$OUT/student" sh run_eval_student.sh "$TASK" --output "$OUT/student.json"
 record "teacher" "$OUT/teacher"
 record "teacher with senses" "$OUT/teacher" --scores "$OUT/teacher.json"
 record "student" "$OUT/student"

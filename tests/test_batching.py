@@ -39,6 +39,13 @@ def test_collate_pads_on_the_right_to_the_longest_example():
     assert batch.tokens == 5 and len(batch) == 2
 
 
+def test_a_batch_moves_to_a_device_without_its_uids_which_are_looked_up_here():
+    batch = collate(dataset([3, 1, 4]), np.array([2, 1]), "task", PAD)
+    moved = batch.to("meta")
+    assert moved.uid is batch.uid
+    assert {tensor.device.type for tensor in (moved.input_ids, moved.attention_mask, moved.token_type_ids, moved.target)} == {"meta"}
+
+
 @pytest.mark.parametrize("max_tokens", [1, 20, 64, 10_000])
 def test_micro_batches_keep_the_token_budget_and_lose_no_example(max_tokens):
     whole = stream(batch_size=40).next()

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ from distill.__main__ import main
 from distill.evaluate import dev_splits, predict, predictions
 from models.checkpoint import load_encoder
 from models.downloaded import open_checkpoint
+from models.heads import SenseLookup
 from models.import_checkpoint import PUBLISHED_LABELS
+from models.pretrained import pretrained_encoder
+from models.weights import rename
 
 PLAIN = {"tiny_bert": (BertConfig, BertForSequenceClassification), "tiny_deberta": (DebertaV2Config, DebertaV2ForSequenceClassification)}
 
@@ -99,6 +103,24 @@ def test_transformers_reads_a_truncated_student_to_the_same_logits(model, reques
     assert np.abs(plain_logits(plain, folder, "CoLA", tiny_glue) - our_logits(folder, "CoLA", tiny_glue)).max() < 1e-5
 
 
+@pytest.mark.parametrize("model", ["tiny_bert", "tiny_deberta"])
+@pytest.mark.parametrize("changed", [{"pooling": "mean"}, {"pooling": "first_token"}, {"head_input": "senses"}])
+def test_transformers_lacks_the_head_of_a_checkpoint_that_it_would_answer_otherwise(model, changed, request, mrpc, tmp_path):
+    backbone = request.getfixturevalue(model)
+    encoder = pretrained_encoder(str(backbone), replace(load_encoder(mrpc).info, **changed), 0.0)
+    encoder.senses = SenseLookup(torch.randn(5, encoder.width), torch.tensor([0, 2, 5])) if "head_input" in changed else None
+    (tmp_path / "own").mkdir()
+    encoder.save(tmp_path / "own")
+    _, loading = AutoModelForSequenceClassification.from_pretrained(tmp_path / "own", output_loading_info=True)
+    assert {"classifier.weight", "classifier.bias"} < set(loading["missing_keys"]) and any("pooler" in key for key in loading["missing_keys"])
+    # As such checkpoints were written before: read as they were.
+    tensors = rename(load_file(tmp_path / "own/model.safetensors"), encoder.names)
+    assert "classifier.weight" in tensors
+    save_file(tensors, tmp_path / "own/model.safetensors", {"format": "pt"})
+    for name, tensor in load_encoder(tmp_path / "own").state_dict().items():
+        assert torch.equal(tensor, encoder.state_dict()[name])
+
+
 # ---- transformers', read by us
 
 
@@ -148,17 +170,21 @@ def test_exchanged_label_names_exchange_the_printed_classes(tiny_bert, tiny_glue
     assert found[0] != found[1]
 
 
-def test_unnamed_labels_are_taken_in_the_tasks_order_and_foreign_ones_refused(tiny_bert, tiny_glue, tmp_path, capsys):
-    unnamed = write_plain(tiny_bert, "tiny_bert", tmp_path / "unnamed", tiny_glue, None, num_labels=2)
-    assert open_for("MRPC", unnamed).encoder.info.labels == ("not_equivalent", "equivalent")
+def test_unnamed_labels_are_taken_in_the_tasks_order_which_is_said_and_foreign_ones_refused(tiny_bert, tiny_glue, tmp_path, capsys, caplog):
+    for task, labels in (("MRPC", ("not_equivalent", "equivalent")), ("MNLI", ("entailment", "neutral", "contradiction"))):
+        unnamed = write_plain(tiny_bert, "tiny_bert", tmp_path / task, tiny_glue, None, num_labels=len(labels))
+        caplog.clear()
+        assert open_for(task, unnamed).encoder.info.labels == labels
+        (line,) = caplog.messages
+        assert f"{unnamed} calls its labels LABEL_0, LABEL_1" in line and f"taken for {', '.join(labels)}" in line and "id2label" in line
     foreign = write_plain(tiny_bert, "tiny_bert", tmp_path / "foreign", tiny_glue, ["spam", "ham"])
     line = refused(foreign, tiny_glue, capsys)
     assert "spam, ham" in line and "not_equivalent, equivalent" in line and "id2label" in line
 
 
-def test_a_plain_regression_checkpoint_scores_stsb_and_nothing_else(tiny_bert, tiny_glue, tmp_path, capsys):
+def test_a_plain_regression_checkpoint_scores_stsb_and_nothing_else(tiny_bert, tiny_glue, tmp_path, capsys, caplog):
     folder = write_plain(tiny_bert, "tiny_bert", tmp_path / "plain", tiny_glue, None, num_labels=1)
-    assert open_for("STS-B", folder).encoder.info.labels == ()
+    assert open_for("STS-B", folder).encoder.info.labels == () and not caplog.messages
     assert "has 1 outputs, the task needs 2" in refused(folder, tiny_glue, capsys)
 
 

@@ -100,7 +100,7 @@ def test_of_candidates_the_likeliest_is_chosen_and_credited(superglue_teachers, 
     assert dataset.group.tolist() == [3 * (row // 3) for row in range(24)] and set(dataset.credit) == {0.0, 1.0}
     logits = np.zeros((24, 2), np.float32)
     logits[4, 1], logits[0, 1] = 2.0, 1.0
-    assert chosen_rows(logits, dataset.group).tolist() == [0, 4, *range(6, 24, 3)], "the first of equals"
+    assert chosen_rows(logits, ("False", "True"), dataset.group, task).tolist() == [0, 4, *range(6, 24, 3)], "the first of equals"
     found = judged(logits, ("False", "True"), dataset, task)
     assert found.uid.tolist() == list(range(0, 24, 3)) and found.predicted.tolist() == dataset.credit[[0, 4, *range(6, 24, 3)]].tolist()
     flipped = judged(logits[:, ::-1], ("True", "False"), dataset, task)

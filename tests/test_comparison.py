@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from data_utils.encode import EncodedDataset
+from data_utils.tasks import get_task
 from distill.__main__ import main
+from distill.evaluate import task_info
 from distill.report import latency
 from distill.report.folder import find_runs
 from distill.report.summary import Summary
 from distill.rundir import device_name
 from distill.verbs import report as report_verb
+from models.pretrained import pretrained_encoder
 from tests.finished import write_latency, write_run
 from tests.test_report_folder import cells
 from tests.test_shell import sh
@@ -99,6 +102,13 @@ def test_the_csv_has_what_the_table_says(study, report, tmp_path):  # noqa: F811
     student = lines["student", "f1"]
     assert (student["milliseconds"], student["batched_milliseconds"], student["timed_on"]) == ("12.0", "1.5", "cpu")
     assert (student["speed_up"], student["batched_speed_up"]) == ("2.0", "4.0") and student["n"] == "2"
+
+
+def test_a_deberta_is_timed(tiny_deberta, tiny_glue, tmp_path):
+    encoder = pretrained_encoder(str(tiny_deberta), task_info(get_task("CoLA"), "cls"), 0.1)
+    (tmp_path / "best").mkdir()
+    encoder.save(tmp_path / "best")
+    assert min(latency.measure_latency(tmp_path, str(tiny_glue), batches=2)["milliseconds"].values()) > 0
 
 
 def test_timing_stops_at_its_limit_but_counts_a_few_batches(study, monkeypatch):

@@ -19,11 +19,12 @@ from distill.config import TaskConfig, TrainConfig, differences, digest, parse
 from distill.distillation import DistilConfig
 from distill.recipes import finetune, mpdistil, pkd, pretrain, relation_kd, self_teaching, sense_kd, tinybert
 from distill.rundir import RunDir
-from distill.senses.build import SenseConfig
+from distill.senses.build import SenseConfig, build
 from distill.senses.dictionary import SenseDictionary
 from distill.verbs.bench import BenchConfig
 from distill.verbs.senses import build_senses
 from distill.verbs.train import preset_settings
+from models.checkpoint import load_encoder
 from models.encoder import Encoder
 from tests import pretraining, tiny
 from tests.effects import BESIDE, ENGINE, FINETUNE, MPDISTIL, OWN, PRETRAIN, SELF_TEACHING, SENSE_KD, SENSES
@@ -64,8 +65,8 @@ def places(tiny_bert, tiny_deberta, tiny_glue, tmp_path_factory) -> dict[str, st
         found |= {f"{name}corpus": text / "corpus", f"{name}masked teacher": text / "teacher"}
     for name, number in (("senses", 3), ("other senses", 2)):
         found[f"these {name}"] = root / name
-        build_senses(TASK, SenseConfig(teacher=str(found["teacher"]), data_dir=str(tiny_glue), num_senses=number, bf16=False,
-                                       output_dir=str(root / name)))
+        cfg = SenseConfig(teacher=str(found["teacher"]), data_dir=str(tiny_glue), num_senses=number, bf16=False, output_dir=str(root / name))
+        build(cfg, get_task(TASK), load_encoder(cfg.teacher), RunDir(cfg.output_dir), {"similarity": "distance"})  # not saying whose
     return {name: str(path) for name, path in found.items()}
 
 

@@ -40,6 +40,14 @@ def plain_choice(hidden: torch.Tensor, token: int) -> int:
     return found
 
 
+def test_squares_are_summed_a_part_of_the_table_at_a_time(monkeypatch):
+    senses, square, sizes = torch.randn(10, 4), torch.Tensor.square, []
+    monkeypatch.setattr("models.heads.SQUARED_ROWS", 4)
+    monkeypatch.setattr(torch.Tensor, "square", lambda self: sizes.append(len(self)) or square(self))
+    assert torch.equal(SenseLookup(senses, torch.tensor([0, 3, 10]), "distance").half_squares, square(senses).sum(-1) / 2)
+    assert sizes == [4, 4, 2]
+
+
 def test_by_distance_the_nearest_sense_is_chosen_however_long_another_is(lookup):
     by_distance = SenseLookup(lookup.centroids * torch.tensor([1.0, 9.0, 1.0, 1.0, 1.0, 1.0, 9.0, 1.0, 1.0])[:, None], lookup.offsets,
                               "distance")

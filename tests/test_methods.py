@@ -1,14 +1,16 @@
 """logit_kd, pkd, tinybert and relation_kd end to end, through the command line's own entry; students that fit, and others."""
 
+import gc
 import json
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_utils.tasks import get_task
-from distill import recipes
+from distill import distillation, recipes
 from distill.__main__ import main
 from distill.evaluate import encode_split, predict
 from distill.teacher_cache import CachedTeacher
@@ -55,6 +57,25 @@ def cola(teachers) -> Path:
 
 
 # ---- each method
+
+
+@pytest.mark.parametrize("limit, gone", [(16, True), (0, False)])
+def test_a_teacher_whose_outputs_are_cached_has_left_when_the_student_is_trained(limit, gone, cola, tiny_glue, tmp_path, monkeypatch):
+    loaded, read, fit = [], distillation.load_encoder, distillation.fit
+
+    def load(folder):
+        teacher = read(folder)
+        loaded.append(weakref.ref(teacher))
+        return teacher
+
+    def look(*given):
+        gc.collect()
+        assert (loaded[0]() is None) == gone
+        return fit(*given)
+
+    monkeypatch.setattr(distillation, "load_encoder", load)
+    monkeypatch.setattr(distillation, "fit", look)
+    assert train("tinybert", "CoLA", tiny_glue, cola, tmp_path, "--max_steps", 1, "--max_cache_gib", limit) == 0 and loaded
 
 
 @pytest.mark.parametrize("model, task", [("bert", "CoLA"), ("deberta", "STS-B")])

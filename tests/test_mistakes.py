@@ -253,6 +253,18 @@ def test_a_teacher_that_cannot_be_read_is_named(made, tiny_glue, tmp_path, capsy
     assert not (tmp_path / "out").exists()
 
 
+def test_senses_of_another_teacher_or_layer_are_refused_by_those_who_distil_and_read_where_the_teacher_moved(made, tiny_bert, tiny_glue, tmp_path, capsys):
+    assert main(teacher_words(tiny_bert, tiny_glue, tmp_path / "other", "--seed", 1)) == 0
+    assert main(["senses", "build", "CoLA", "--teacher", str(made / "teacher/best"), "--data_dir", str(tiny_glue), "--output_dir",
+                 str(tmp_path / "senses"), "--layer", "1"]) == 0
+    words = ["train", "sense_kd", "CoLA", "--data_dir", tiny_glue, "--output_dir", tmp_path / "out", "--max_steps", 1]
+    assert "another teacher" in refused(capsys, *words, "--teacher", tmp_path / "other/best", "--senses", made / "senses")
+    assert "from layer 1 of the teacher" in refused(capsys, *words, "--teacher", made / "teacher/best", "--senses", tmp_path / "senses")
+    assert not (tmp_path / "out").exists()
+    shutil.copytree(made / "teacher/best", tmp_path / "moved")
+    assert run(capsys, *words, "--teacher", tmp_path / "moved", "--senses", made / "senses")[0] == 0
+
+
 # ---- the hub
 
 

@@ -152,7 +152,7 @@ def test_a_student_starts_with_the_teachers_layers_that_were_named(spec, layers,
         for part in ("attention.self.query.weight", "output.dense.bias"):
             assert torch.allclose(student[f"bert.encoder.layer.{place}.{part}"], teacher[f"bert.encoder.layer.{layer}.{part}"],
                                   atol=1e-9)
-    assert torch.allclose(student["classifier.weight"], teacher["classifier.weight"], atol=1e-9)
+    assert torch.allclose(student["head.out.weight"], teacher["head.out.weight"], atol=1e-9)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "first_token", "mean"])
@@ -205,7 +205,7 @@ def test_a_narrower_student_of_the_same_vocabulary_gets_an_adaptor_that_is_saved
     best = tmp_path / "student/best"
     width = load_encoder(tmp_path / "teacher/best").width
     tensors = load_file(best / "model.safetensors")
-    assert tensors["adaptor.weight"].shape == (width, 16) and tensors["classifier.weight"].shape == (2, width)
+    assert tensors["adaptor.weight"].shape == (width, 16) and tensors["head.out.weight"].shape == (2, width)
     reloaded = load_encoder(best)
     assert (reloaded.config.hidden_size, reloaded.width, reloaded.depth) == (16, width, 2)
     capsys.readouterr()
@@ -246,11 +246,11 @@ def test_the_teacher_is_left_as_it_was_by_distillation(cola, tiny_glue):
 
 
 def test_a_frozen_head_stays_and_a_free_one_moves(cola, tiny_glue):
-    teacher = load_file(cola / "teacher/best/model.safetensors")["classifier.weight"]
+    teacher = load_file(cola / "teacher/best/model.safetensors")["head.out.weight"]
     for name, words, same in (("free", (), False), ("frozen", ("--freeze_head", "True"), True),
                               ("senses-only", ("--ce_weight", 0, "--kl_weight", 0), True)):
         distil(*student_words("CoLA", tiny_glue, cola, f"head-{name}", "--learning_rate", 0.01, *words))
-        assert torch.equal(load_file(cola / f"head-{name}/last/model.safetensors")["classifier.weight"], teacher) == same
+        assert torch.equal(load_file(cola / f"head-{name}/last/model.safetensors")["head.out.weight"], teacher) == same
 
 
 def test_the_published_preset_trains_the_senses_alone_under_its_own_optimiser(cola, tiny_glue):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from distill.rundir import RunDir
+from models.weights import read_tensors
 from tests.training import (
     METHODS,
     PROCESSES,
@@ -69,6 +70,27 @@ def test_a_run_without_power_goes_on_bit_for_bit(tiny_bert, tmp_path, undisturbe
             train(tiny_bert, tmp_path, cfg, at=at, action=pull_the_plug)
     train(tiny_bert, tmp_path, cfg)
     assert_same(left_behind(tmp_path), undisturbed[optimizer])
+
+
+def test_what_a_run_saves_and_logs_may_change_while_it_goes_on_and_changes_no_weight(tiny_bert, tmp_path, undisturbed):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_bert, tmp_path, settings(), at=5, action=pull_the_plug)
+    train(tiny_bert, tmp_path, settings(logging_steps=2, save_steps=3, save_total_limit=1))
+    found = left_behind(tmp_path)
+    assert [line["step"] for line in found.pop("log") if "terms" in line] == [3, 6, 8, 10]
+    assert_same(found, {name: value for name, value in undisturbed["adamw"].items() if name != "log"})
+
+
+def test_micro_batches_of_another_size_change_a_run_that_goes_on_by_rounding_alone(tiny_bert, tmp_path):
+    for name, tokens in (("whole", 0), ("cut", 40)):
+        parts = Parts(tiny_bert, "senses", settings())
+        with pytest.raises(KeyboardInterrupt):
+            parts.train(tmp_path / name, parts.stream(5, pull_the_plug), parts.restless_score)
+        Parts(tiny_bert, "senses", settings(max_tokens=tokens)).train(tmp_path / name)
+    one, other = (read_tensors(tmp_path / name / "last/model.safetensors") for name in ("whole", "cut"))
+    assert any(not torch.equal(one[name], other[name]) for name in one), "cut in the same way: the comparison shows nothing"
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", METHODS)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,20 @@ def test_other_settings_are_refused_with_the_difference(finished, tiny_bert, tin
     said = capsys.readouterr().err
     assert "weight_decay: 0.01 -> 0.5" in said and "learning_rate" not in said and "Traceback" not in said
     assert contents(out) == before
+
+
+def test_what_changes_no_result_may_change_while_a_run_goes_on_and_is_kept_as_it_was_where_it_is_done(finished, tiny_bert, tiny_glue, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = contents(out)
+    changed = ["--max_tokens", 64, "--save_steps", 1, "--save_total_limit", 1, "--logging_steps", 7]
+    assert main(words(tiny_bert, tiny_glue, out, *changed)) == 0 and contents(out) == before
+    (out / "DONE").unlink()
+    assert main(words(tiny_bert, tiny_glue, out, *changed)) == 0
+    assert json.loads((out / "config.json").read_text())["max_tokens"] == 64
+    cfg = settings(output_dir=str(tmp_path / "other"))
+    RunDir(cfg.output_dir).begin(cfg)
+    RunDir(cfg.output_dir).check(replace(cfg, cache_dir="elsewhere", max_cache_gib=0.0), {})
 
 
 def test_an_unfinished_run_is_not_continued_on_other_data(tiny_bert, tiny_glue, tmp_path, capsys):

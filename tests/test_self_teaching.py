@@ -144,10 +144,10 @@ def test_a_stage_begins_as_the_student_that_the_stage_before_it_exported_and_its
         assert torch.equal(second[f"backbone.{name}"], exported[f"bert.{name}"]) and not torch.equal(second[f"backbone.{name}"],
                                                                                                      first[f"backbone.{name}"])
     trained = load_file(gradual["stage"] / "last/model.safetensors")
-    assert not torch.equal(trained["exit_head.out.weight"], trained["classifier.weight"])
+    assert not torch.equal(trained["exit_head.out.weight"], trained["head.out.weight"])
     for head in ("head", "exit_head"):
-        assert torch.equal(second[f"{head}.out.weight"], exported["classifier.weight"])
-        assert torch.equal(second[f"{head}.dense.weight"], exported["bert.pooler.dense.weight"])
+        assert torch.equal(second[f"{head}.out.weight"], exported["head.out.weight"])
+        assert torch.equal(second[f"{head}.dense.weight"], exported["head.dense.weight"])
 
 
 def test_the_teacher_exit_is_scored_before_a_stage_and_with_every_student(gradual):

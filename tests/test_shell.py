@@ -222,6 +222,23 @@ def test_the_five_scripts_run_in_a_row_from_anywhere_and_with_blanks_in_paths(ti
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_the_whole_job_reads_what_it_made_whatever_is_in_the_environment(recorder, tmp_path):
+    out = tmp_path / "my runs/seed-3/CoLA"
+    for folder in ("teacher/best", "senses", "student"):
+        (out / folder).mkdir(parents=True)
+    others = {name: tmp_path / "others" for name in ("TEACHER", "SENSES", "TOKENIZER", "RUN")}
+    done = sh("scripts/pipeline.sh", "cola", 3, "mine", PYTHON=recorder, RUNS=tmp_path / "my runs", DATA="a folder", STUDENT="layers:0,2,4", **others)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "words").read_text()
+    commands = [part.splitlines() for part in text.split("-m\ndistill\n")[1:]]
+    assert "others" not in text
+    given = [{flag: words[words.index(flag) + 1] for flag in ("--teacher", "--senses", "--student", "--layers", "--checkpoint") if flag in words}
+             for words in commands if words[0] != "report"]
+    teacher, senses, layers = {"--teacher": f"{out}/teacher/best"}, {"--senses": f"{out}/senses"}, "layers:0,2,4"
+    assert given == [{}, teacher, {**teacher, **senses, "--student": layers}, {"--layers": layers}, {**teacher, **senses, "--student": layers},
+                     {"--checkpoint": f"{out}/teacher", **senses}, {"--checkpoint": f"{out}/student", **senses}]
+
+
 def test_mpdistil_trains_on_its_tasks_then_scores_the_student(recorder, tmp_path):
     runs = tmp_path / "the runs"
     done = sh("scripts/mpdistil.sh", cwd=tmp_path)

@@ -40,13 +40,14 @@ def test_transformers_loads_the_checkpoint_and_gives_equal_logits(model, length,
         torch.testing.assert_close(found[..., column][real], logits[real], atol=1e-5, rtol=1e-4)
 
 
-def test_a_plain_question_answering_folder_is_scored_as_it_is(span_teachers, squad, tiny_bert, tmp_path):
+def test_a_plain_question_answering_folder_is_scored_as_it_is(span_teachers, squad, tiny_bert, tmp_path, caplog):
     own = json.loads((span_teachers["SQuAD", "bert"] / "scores.json").read_text())["values"]
     AutoModelForQuestionAnswering.from_pretrained(span_teachers["SQuAD", "bert"]).save_pretrained(tmp_path)
     load_encoder(span_teachers["SQuAD", "bert"]).tokenizer.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}))
     assert run("evaluate", "SQuAD", "--checkpoint", tmp_path, "--data_dir", squad, "--output", tmp_path / "scores", *CUT) == 0
+    assert "calls its labels" not in caplog.text
     assert json.loads((tmp_path / "scores").read_text())["continuous states"]["values"] == own
 
 

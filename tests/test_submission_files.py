@@ -2,13 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from data_utils import submission
 from data_utils.readers import read_rows
 from data_utils.tasks import get_task
+from distill.submission import write_submission
+from models.checkpoint import load_encoder
 from tests.training import run
 
 
@@ -28,6 +32,17 @@ def test_a_submission_answers_what_the_test_split_asks(name, superglue_teachers,
         assert {line["label"] for line in lines} <= ({0, 1} if name == "COPA" else {"entailment", "not_entailment"})
     if name == "RTE":
         assert (tmp_path / "RTE.tsv").read_text().startswith("index\tprediction\n0\t"), "RTE is in GLUE too"
+
+
+def test_candidates_are_chosen_by_the_names_of_the_labels_not_by_their_order(superglue_teachers, superglue, tmp_path):
+    encoder, task = load_encoder(superglue_teachers["ReCoRD"]), get_task("ReCoRD")
+    (one,) = write_submission(encoder, task, str(superglue), tmp_path / "one")
+    with torch.no_grad():
+        encoder.head.out.weight.copy_(encoder.head.out.weight.flip(0).clone())
+        encoder.head.out.bias.copy_(encoder.head.out.bias.flip(0).clone())
+    encoder.info = replace(encoder.info, labels=encoder.info.labels[::-1])
+    (other,) = write_submission(encoder, task, str(superglue), tmp_path / "other")
+    assert one.read_text() == other.read_text()
 
 
 SPELLED = {"boolq": ("false", "true"), "cb": ("entailment", "contradiction", "neutral"), "copa": (0, 1), "multirc": (0, 1), "wic": ("false", "true"),

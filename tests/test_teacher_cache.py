@@ -15,6 +15,7 @@ from distill.distillation import Distillation, cached_or_live
 from distill.rundir import SaveError
 from distill.teacher import LiveTeacher, Wanted
 from distill.teacher_cache import CachedTeacher, cache_bytes, cached_teacher
+from models.heads import SenseLookup
 from tests.training import PROCESSES, Parts, be_rank, encoder, exact_arithmetic, fill_disk, free_port, left_behind, settings, start
 
 ALL = Wanted(senses=True, cls=(0, 2, 4), hidden=(0, 1, 4), projections=(1, 3))
@@ -76,6 +77,17 @@ def test_a_cached_teacher_says_what_the_live_one_says(request, tmp_path, kind):
     assert sizes == cache_bytes(live, parts.data)
     again = cached_teacher(Untouchable(live), parts.data, tmp_path / "cache")(batch)
     assert torch.equal(again.logits, found.logits) and torch.equal(again.hidden[1], found.hidden[1])
+
+
+@pytest.mark.parametrize("number, kind", [(128, "int8"), (129, "int16"), (300, "int16")])
+def test_senses_are_kept_however_many_a_type_has(parts, tmp_path, number, kind):
+    vocabulary, width = parts.student.config.vocab_size, parts.student.width
+    lookup = SenseLookup(torch.randn(vocabulary * number, width), torch.arange(vocabulary + 1) * number)
+    live = LiveTeacher(parts.teacher.encoder, parts.cfg, Wanted(senses=True), lookup)
+    batch = collate(parts.data, np.arange(13), "SST-2", parts.tokenizer.pad_token_id)
+    expected, real = live(batch).senses, batch.attention_mask.bool()
+    assert torch.equal(cached_teacher(live, parts.data, tmp_path / "cache")(batch).senses, expected.where(real, -1))
+    assert expected[real].max() > number * 0.9 and f"senses {kind} " in (tmp_path / "cache/columns.txt").read_text()
 
 
 def test_a_cache_holds_nothing_that_is_not_wanted(parts, tmp_path):

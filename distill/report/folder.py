@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 from data_utils.tasks import Task, get_task, normalise
 from distill.report.latency import Latency, read_latency
-from distill.rundir import PLACES, read_json
+from distill.rundir import MOVABLE, read_json
 from distill.scores import Predictions, Scores, load_predictions
 from distill.seeds import FOLDER, runs_by_seed
 from models.weights import stored_parameter_counts
@@ -169,7 +169,7 @@ def _doubts(runs: Sequence[Run]) -> list[str]:
         if any(first.data.get(split, sum_) != sum_ for split, sum_ in run.data.items() if split != "train"):
             lines.append(f"{run.path} was scored on other data than {first.path}")
         first = of_system.setdefault((run.row, run.task.name), run)
-        changed = [name for name, value in run.config.items() if name not in ("seed", *PLACES)
+        changed = [name for name, value in run.config.items() if name not in ("seed", *MOVABLE)
                    and first.config.get(name, value) != value and "/" not in f"{first.config[name]}{value}"]
         if changed:
             lines.append(f"{run.row} on {run.task.name} is a mean of runs with different settings: {run.path} has another "

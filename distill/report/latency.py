@@ -34,7 +34,7 @@ class Latency:
     disturbed: bool
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference mode has no tensor versions, which fast attention looks at
 def measure_latency(run: Path, data_dir: str, batches: int = 50) -> dict:
     """Milliseconds per example of the checkpoint in the run directory `run`, float32, alone and in batches of 32: the median over
     `batches` batches, or those that LIMIT seconds allow, drawn from the first dev split with its own lengths and padded to their

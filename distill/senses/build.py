@@ -6,6 +6,7 @@
 Every stage writes to places that are known before it starts, so doing a part twice changes nothing.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -95,12 +96,19 @@ def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, prove
     return SenseDictionary.load(run_dir.path / FILE)
 
 
-def _resumable(parts: list, work: Path, stage: str, flush: Callable[[], bool]) -> Iterator:
+def _resumable(parts: list[np.ndarray], work: Path, stage: str, states: MappedStates | DeviceStates,
+               flush: Callable[[], bool]) -> Iterator[np.ndarray]:
     """This rank's share of `parts`, from where the slowest rank of a killed build of as many stood, under a progress bar.
-    `flush` brings what was made to the disk; where it says False, nothing is there to go on from."""
+    `flush` brings what was made to the disk; where it says False, nothing is there to go on from. The mark says what it counts:
+    another device makes other parts, and states that are kept elsewhere are not there; then the stage starts again."""
     mine = workers.share(parts)
+    counted = {"parts": len(parts), "digest": _digest(parts), "device": workers.device().type, "states": states.place}
     mark = work / f"{stage}.{workers.rank()}of{workers.world()}.json"
-    done = min(workers.gather(read_json(mark)["done"] if mark.exists() else 0))
+    found = read_json(mark) if mark.exists() else {"done": 0, "of": counted}
+    if found.get("of") != counted:
+        logger.info("%s was begun on another device, in other parts or with its states kept elsewhere: it starts again", stage)
+        found = {"done": 0}
+    done = min(workers.gather(found["done"]))
     marked = time.monotonic()
     with bar(len(mine), stage, "part", done) as progress_bar:
         for index in range(done, len(mine)):
@@ -108,9 +116,16 @@ def _resumable(parts: list, work: Path, stage: str, flush: Callable[[], bool]) -
             progress_bar.update()
             if time.monotonic() - marked > MARK_SECONDS or index == len(mine) - 1:
                 if flush():
-                    write_json(mark, {"done": index + 1})
+                    write_json(mark, {"done": index + 1, "of": counted})
                 marked = time.monotonic()
     workers.barrier()
+
+
+def _digest(parts: list[np.ndarray]) -> str:
+    digest = hashlib.sha256(np.array([len(part) for part in parts]).tobytes())
+    for part in parts:
+        digest.update(part.tobytes())
+    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()
@@ -120,7 +135,7 @@ def collect(cfg: SenseConfig, teacher: Encoder, corpus: EncodedDataset, sample: 
     placed(teacher.eval(), cfg.fsdp)
     used = np.flatnonzero(sample.held(corpus) > 0)
     batches = [used[rows] for rows in sequential_batches(corpus.lengths[used], cfg.max_tokens or workers.batch_tokens())]
-    for rows in _resumable(batches, work, "collect", states.flush):
+    for rows in _resumable(batches, work, "collect", states, states.flush):
         batch = collate(corpus, rows, teacher.info.task, teacher.tokenizer.pad_token_id).to(workers.device())
         with autocast(cfg, workers.device()):
             hidden_BTD = teacher(batch).hidden[cfg.layer]
@@ -142,7 +157,7 @@ def cluster(cfg: SenseConfig, states: MappedStates | DeviceStates, starts: np.nd
     for token in raw:
         centroids[offsets[token]:offsets[token + 1]] = states.rows(starts[token], starts[token + 1])
     groups = plan_groups(counts, cfg.num_senses, centroids.shape[1], GROUP_BYTES[workers.device().type])
-    for group in _resumable(groups, work, "cluster", lambda: centroids.flush() is None):
+    for group in _resumable(groups, work, "cluster", states, lambda: centroids.flush() is None):
         found = kmeans(states.problems(starts, counts, group),
                        torch.from_numpy(counts[group]).to(workers.device()),
                        torch.from_numpy(group).to(workers.device()), cfg.num_senses, seed=cfg.seed,

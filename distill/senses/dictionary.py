@@ -52,6 +52,17 @@ class SenseDictionary:
         """How a state's sense is chosen (SenseLookup): published dictionaries, which do not say it, mean the dot product."""
         return self.provenance.get("similarity", "dot")
 
+    def check_teacher(self, weights: str, depth: int) -> None:
+        """ValueError where the provenance, which downloaded dictionaries lack, says that these are not senses of the last hidden
+        states of the teacher with this fingerprint() and depth."""
+        built, layer = self.provenance.get("teacher", weights), int(self.provenance.get("layer", -1))
+        if built != weights:
+            raise ValueError(f"--senses were built from another teacher (weights {built}) than --teacher ({weights}): name that one, or "
+                             "build the dictionary of this one with `sh r2_construct_sense_dictionary.sh TASK`")
+        if layer not in (-1, depth):
+            raise ValueError(f"--senses were built from layer {layer} of the teacher, and its last hidden states are compared: build them "
+                             f"with --layer {depth}")
+
     def lookup(self, device: torch.device = torch.device("cpu"), similarity: str | None = None) -> SenseLookup:
         """The look-up module over these senses on `device`; `similarity`: instead of the dictionary's own."""
         return SenseLookup(self.centroids, self.offsets, similarity or self.similarity).to(device)
@@ -64,8 +75,8 @@ class SenseDictionary:
 
     def coverage(self, dataset: EncodedDataset) -> float:
         """Share of a dataset's tokens whose type has senses."""
-        ids = torch.from_numpy(np.asarray(dataset.ids)).long()
-        return float(self.lookup().known(ids).float().mean())
+        tokens_of_type = np.bincount(dataset.ids, minlength=len(self.sizes))[:len(self.sizes)]
+        return float(tokens_of_type[self.sizes.numpy() > 0].sum() / len(dataset.ids))
 
     def save(self, path: Path) -> None:
         """Write a safetensors file, whole or not at all."""

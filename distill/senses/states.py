@@ -21,6 +21,8 @@ SHARE_OF_MEMORY = 0.5  # of what is free on the accelerator; the rest is the tea
 class MappedStates:
     """States in a mapped file."""
 
+    place = "file"
+
     def __init__(self, path: Path, shape: tuple[int, int]):
         self.vectors = mapped_array(path, shape, np.float16)
         word = torch.complex128 if shape[1] % WORD == 0 else torch.float16
@@ -50,6 +52,8 @@ class MappedStates:
 
 class DeviceStates:
     """States in the memory of the device: collected and clustered without touching the disk, collected again after a kill."""
+
+    place = "device"
 
     def __init__(self, shape: tuple[int, int]):
         self.vectors = torch.empty(shape, dtype=torch.float16, device=workers.device())

@@ -1,10 +1,8 @@
-"""Building sense dictionaries: what is kept, what is said, what survives a kill."""
+"""Building sense dictionaries: what is kept, what is said."""
 
 import contextlib
 import json
 import os
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,40 +21,8 @@ from distill.senses.corpus import open_corpus, tokenise_corpus
 from distill.senses.dictionary import FILE, SenseDictionary
 from distill.senses.sample import Sample
 from models.checkpoint import load_encoder
-from tests import tiny
-from tests.training import free_port, prepare_processes, start
-
-K = 4
-
-
-@pytest.fixture(scope="module")
-def made(tiny_bert, tmp_path_factory):
-    """Folder with a CoLA task that has rare words, and a teacher of it."""
-    prepare_processes()
-    out = tmp_path_factory.mktemp("senses")
-    glue = tiny.write_glue(out / "glue")
-    with (glue / "CoLA/train.tsv").open("a") as file:
-        file.write("src\t1\t\t" + "the man [MASK] ugly .\n" + "src\t0\t\tugly [MASK] tree .\n")  # a type with two occurrences
-    assert main(["train", "finetune", "CoLA", "--model", str(tiny_bert), "--data_dir", str(glue), "--output_dir",
-                 str(out / "teacher"), "--max_steps", "2"]) == 0
-    return out
-
-
-def words(made: Path, out: Path, *more) -> list[str]:
-    return [str(word) for word in ("senses", "build", "CoLA", "--teacher", made / "teacher/best", "--data_dir", made / "glue",
-                                   "--output_dir", out, "--num_senses", K, "--max_tokens", 256, "--bf16", False, *more)]
-
-
-def built(made: Path, out: Path, *more) -> SenseDictionary:
-    assert main(words(made, out, *more)) == 0
-    return SenseDictionary.load(out)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(made):
-    """The bytes of the dictionary that a build gives which nothing disturbs."""
-    built(made, made / "undisturbed")
-    return (made / "undisturbed" / FILE).read_bytes()
+from tests.test_senses.builds import K, built, words
+from tests.training import free_port, start
 
 
 @torch.no_grad()
@@ -174,65 +140,7 @@ def test_a_corpus_that_cannot_be_read_gives_one_line_and_leaves_nothing_half_wri
     built(made, tmp_path / "out")  # another corpus in the same folder: nothing had been made
 
 
-# ---- resuming
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-@pytest.mark.parametrize("stage, after", [("collect", 2), ("collect", 0), ("cluster", 1)])
-def test_a_build_killed_between_two_parts_goes_on_to_the_same_bytes(stage, after, made, undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "MARK_SECONDS", 0.0)
-    name = {"collect": "collate", "cluster": "kmeans"}[stage]
-    whole, calls = getattr(building, name), []
-
-    def dies(*arguments, **options):
-        if len(calls) == after:
-            raise Killed
-        calls.append(None)
-        return whole(*arguments, **options)
-
-    monkeypatch.setattr(building, name, dies)
-    monkeypatch.setattr(building, "plan_groups", lambda counts, k, width, budget: [  # several groups, so that there is a middle
-        np.array([token]) for token in np.flatnonzero(counts > k)])
-    with pytest.raises(Killed):
-        main(words(made, tmp_path / "out"))
-    assert not (tmp_path / "out" / FILE).exists() and not (tmp_path / "out/DONE").exists()
-    done = json.loads((tmp_path / f"out/work/{stage}.0of1.json").read_text())["done"] if after else 0
-    assert done == after
-
-    again = []
-    monkeypatch.setattr(building, name, lambda *arguments, **options: again.append(None) or whole(*arguments, **options))
-    assert main(words(made, tmp_path / "out")) == 0
-    assert (tmp_path / "out" / FILE).read_bytes() == undisturbed
-    monkeypatch.setattr(building, name, whole)
-    fresh = []
-    monkeypatch.setattr(building, name, lambda *arguments, **options: fresh.append(None) or whole(*arguments, **options))
-    assert main(words(made, tmp_path / "fresh")) == 0
-    assert len(again) == len(fresh) - after, "what was done was done again"
-
-
-def slow_build(arguments: list[str]) -> None:
-    """A build that marks and rests after every part."""
-    building.MARK_SECONDS = 0.0
-    whole = building.collate
-    building.collate = lambda *batch: (time.sleep(0.3), whole(*batch))[1]
-    main(arguments)
-
-
-def test_a_process_killed_at_any_moment_goes_on_to_the_same_bytes(made, undisturbed, tmp_path):
-    """A real SIGKILL, after the first part of collecting is on disk, while a later one runs."""
-    process = start(slow_build, words(made, tmp_path / "out"))
-    mark, limit = tmp_path / "out/work/collect.0of1.json", time.monotonic() + 60
-    while not mark.exists() and time.monotonic() < limit:
-        time.sleep(0.02)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL and mark.exists()
-    assert (tmp_path / "out/work/vectors.bin").exists() and not (tmp_path / "out" / FILE).exists()
-    assert main(words(made, tmp_path / "out")) == 0
-    assert (tmp_path / "out" / FILE).read_bytes() == undisturbed
+# ---- the work
 
 
 def test_the_vectors_file_has_its_final_size_before_the_teacher_runs(made, tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 """Dictionaries as files: ours, and the published ones."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,3 +38,18 @@ def test_export_and_import_give_the_same_senses_back(tmp_path, capsys):
     assert two.provenance == {"imported from": str(published)}
     assert main(["senses", "describe", str(published)]) == 0
     assert "2 types with 5 senses of width 8" in capsys.readouterr().out
+
+
+def test_coverage_counts_tokens_whose_type_has_senses_without_a_table_of_them(monkeypatch):
+    monkeypatch.setattr("distill.senses.dictionary.SenseLookup", None)
+    one = SenseDictionary(torch.randn(5, 8).half(), torch.tensor([0, 2, 2, 5, 5]), torch.tensor([9, 0, 3, 0], dtype=torch.int32))
+    assert one.coverage(SimpleNamespace(ids=np.array([0, 2, 1, 3, 0, 0, 9, 4], np.int32))) == 4 / 8  # ids beyond the table have none
+
+
+@pytest.mark.parametrize("provenance, said", [({}, None), ({"imported from": "MRPC.kmeanspkl"}, None), ({"teacher": "abc", "layer": "-1"}, None),
+                                              ({"teacher": "abc", "layer": "6"}, None), ({"teacher": "abd", "layer": "-1"}, "another teacher"),
+                                              ({"teacher": "abc", "layer": "5"}, "from layer 5"), ({"layer": "0"}, "with --layer 6")])
+def test_a_dictionary_fits_a_teacher_unless_it_says_that_it_was_built_from_other_states(provenance, said):
+    dictionary = SenseDictionary(torch.randn(5, 8).half(), torch.tensor([0, 2, 2, 5]), torch.tensor([9, 0, 3]), provenance)
+    with pytest.raises(ValueError, match=said) if said else nullcontext():
+        dictionary.check_teacher("abc", 6)

@@ -1,0 +1,28 @@
+"""What the machine lacks: memory on the GPU, GPUs for all processes."""
+
+import pytest
+import torch
+
+from distill import engine
+from tests.training import run
+
+
+def test_a_gpu_that_is_full_is_said_with_the_setting_that_helps(tiny_bert, tiny_glue, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB")
+
+    monkeypatch.setattr(engine, "_accumulate", full)
+    with pytest.raises(SystemExit) as stop:
+        run("train", "finetune", "CoLA", "--model", tiny_bert, "--data_dir", tiny_glue, "--output_dir", tmp_path)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert stop.value.code == 1 and "Tried to allocate 2.00 GiB. Close" in line and "--max_tokens" in line
+
+
+def test_more_processes_than_gpus_are_refused_before_they_wait_for_each_other(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert run("train", "finetune", "CoLA") == 1
+    assert "error: torchrun started 2 processes on this machine, which has 1 GPU: " in capsys.readouterr().err

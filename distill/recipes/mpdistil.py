@@ -179,8 +179,8 @@ LATER = {  # settings that a stage does not read; those of the curriculum none d
     "student": ("meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks", "pool_size"), "meta": ("tasks", "pool_size"),
     "heads": ("meta_epochs", "use_comp_loss"),
 }
-OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learning_rate", "discount", "reward_function", "num_episodes", "eval_episodes",
-                 "episode_steps", "episode_batch_size", "episode_learning_rate", "main_pool", "step_every")
+OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learning_rate", "discount", "reward_function", "num_episodes",
+                 "eval_episodes", "episode_steps", "episode_batch_size", "episode_learning_rate", "main_pool", "step_every")
 
 
 def _unread(cfg: Config) -> dict[str, tuple[str, ...]]:
@@ -231,9 +231,9 @@ def _distil(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, s
     soft: Term = (SoftTargets if cfg.soft_loss == "kl" else SoftProbabilities)(task, cfg.temperature)
     weighted = [(Labels(task), 1 - cfg.alpha), (soft, cfg.alpha), (cls, cfg.beta / (len(pairs) * teacher.width))]
     objective = Distillation(None, weighted)
-    live = LiveTeacher(teacher, cfg, objective.wanted)
     key = cache_key(fingerprint(signal.best), "", data.train, cfg, objective.wanted)
-    objective.teacher = cached_teacher(live, data.train, place.cache / key)
+    objective.teacher = cached_teacher(LiveTeacher(teacher, cfg, objective.wanted), data.train, place.cache / key)
+    del teacher  # its outputs are cached
     student.requires_grad_(True)
     return _fit(stage, task, student, objective, data.train, data, place)
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from data_utils.corpus import Corpus, id_type
 from data_utils.corpus import documents, pack, sources
 from data_utils.corpus.documents import RULES, fragments, pieces
+from data_utils.imdb import review_text
 from distill.__main__ import main
 from models.pretrained import load_tokenizer
 from tests.corpora import content, documents_of, made_up, packed, story, texts
@@ -48,6 +49,22 @@ def test_a_folder_gives_a_document_per_text_file_in_the_order_of_their_paths(tmp
         assert documents_of(tmp_path / "text") == ["first", "second still second", "third"]
     assert "1 of 4 files are left out" in caplog.text and "notes.md" in caplog.text
     assert documents_of(tmp_path / "text", "blank") == ["first", "second", "still second", "third"]
+
+
+def test_of_aclimdb_the_reviews_are_text_and_the_lists_of_addresses_beside_them_are_not(tmp_path, caplog):
+    for name, text in {"neg/0_3.txt": "bad<br /><br />film", "pos/0_9.txt": "good", "unsup/0_0.txt": "day", "urls_neg.txt": "http://a", "urls_unsup.txt": "http://b",
+                       "labeledBow.feat": "0 9:1"}.items():
+        written(tmp_path / "aclImdb/train", name, text)
+    written(tmp_path, "aclImdb/README", "about")
+    with caplog.at_level("INFO"):
+        assert documents_of(tmp_path / "aclImdb") == documents_of(tmp_path / "aclImdb/train") == ["bad  film", "good", "day"]
+    assert "3 of 6 files are left out" in caplog.text and "beside folders of reviews (neg, pos): labeledBow.feat, urls_neg.txt, urls_unsup.txt" in caplog.text
+    assert review_text({"text": "bad<br /><br />film"}) == ("bad  film",), "as fine-tuning reads it"
+
+
+def test_line_breaks_are_spaces_wherever_a_long_line_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "PIECE", 64)
+    assert documents_of(written(tmp_path, "a.txt", "bad film<br />day " * 500)) == [("bad film day " * 500).strip()]
 
 
 ARTICLES = (" \n = A <unk> = \n \n A state @-@ of @-@ the @-@ art <unk> cost 1 @,@ 000 @.@ 5 . \n \n = = Part = = \n \n More text with an impedance k \n"

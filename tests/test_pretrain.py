@@ -1,11 +1,12 @@
 """Pre-training on tiny models and real code paths: what is learned, resumed, shared out over ranks, counted, drawn, and refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
 from data_utils.corpus import Corpus
 from data_utils.text.batches import TextStream, fixed_batches
@@ -78,6 +79,16 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(places, tmp_path, layou
         assert run(*words(places, tmp_path / "stopped", *more)) == 130
     assert run(*words(places, tmp_path / "stopped", *more)) == 0
     assert_same(left_behind(tmp_path / "whole"), left_behind(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("setting", ["teacher", "student"])
+def test_a_finished_run_is_not_complete_where_a_model_that_it_read_was_made_anew(places, tmp_path, capsys, setting):
+    shutil.copytree(places / "teacher", tmp_path / "model")
+    command = words(places, tmp_path / "run", f"--{setting}", tmp_path / "model", "--max_steps", 1)
+    assert run(*command) == 0 and run(*command) == 0
+    BertForMaskedLM(BertConfig.from_pretrained(tmp_path / "model")).save_pretrained(tmp_path / "model")
+    assert run(*command) == 1
+    assert f"holds a run that read other {setting}" in capsys.readouterr().err
 
 
 def parts(places, layout="padded", length=24, **changed):

@@ -19,7 +19,7 @@ from distill.terms import Labels
 from distill.vocabulary import held_vocabulary
 from models.encoder import Encoder
 from models.heads import POOLINGS, TOKENS
-from models.pretrained import load_config, pretrained_encoder
+from models.pretrained import load_config, model_fingerprint, pretrained_encoder
 from models.truncate import parse_layers, truncate
 
 
@@ -98,7 +98,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Fine-tune cfg.model on `task`; best/ and last/ in run_dir. Returns the scores of the best epoch."""
     encoder = start(cfg, task)
     train, evaluation = read_splits(encoder, task, cfg)
-    run_dir.begin(cfg, {"data": split_fingerprints(task, cfg)})
+    run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "model": model_fingerprint(cfg.model)})
     stream = TrainStream(train, task.name, encoder.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, encoder, train, *evaluation.values()):
         return fit(encoder, LabelObjective(task), stream, cfg, run_dir, lambda model, to_beat: score(model, task, evaluation, to_beat=to_beat))

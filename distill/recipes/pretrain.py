@@ -32,9 +32,8 @@ from distill.scores import Scores
 from distill.teacher import LiveTeacher
 from distill.terms import AttentionScores, HiddenStates, Relations
 from models.masked_lm import MaskedLM, without_token_types
-from models.pretrained import fresh_masked_lm, load_tokenizer, masked_lm
+from models.pretrained import fresh_masked_lm, load_tokenizer, masked_lm, model_fingerprint
 from models.truncate import is_layer_spec, parse_layers, truncate
-from models.weights import tensors_fingerprint
 
 COS_PLACES = ("tokens", "cls")
 VALIDATION_SEED = 0  # masks of held-out text are the same in every run
@@ -164,7 +163,8 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     student = build_student(cfg, teacher)
     check_fit(cfg, corpus, [model for model in (student, teacher) if model])
     objective = Pretraining(Silent(), terms(cfg, student, teacher), student, teacher)
-    run_dir.begin(cfg, {"corpus": corpus.fingerprint, **({"teacher": tensors_fingerprint(teacher.state_dict())} if teacher else {})})
+    models = {"teacher": cfg.teacher if teacher else None, "student": None if is_layer_spec(cfg.student) else cfg.student}
+    run_dir.begin(cfg, {"corpus": corpus.fingerprint, **{what: model_fingerprint(name) for what, name in models.items() if name}})
     if cfg.distils:
         wanted = objective.wanted
         objective.teacher = LiveTeacher(teacher if wanted.words else truncate(teacher, tuple(range(wanted.layers))), cfg, wanted)

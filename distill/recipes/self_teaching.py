@@ -42,7 +42,7 @@ from distill.vocabulary import held_vocabulary
 from models.checkpoint import load_encoder
 from models.encoder import Encoder
 from models.exits import TwoExits, outline
-from models.pretrained import load_config
+from models.pretrained import load_config, model_fingerprint
 from models.truncate import truncate
 from models.weights import fingerprint, parameter_counts
 
@@ -138,7 +138,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     stages = parse_schedule(cfg.schedule, network.depth)
     network = truncate(network, tuple(range(stages[0][0])))
     train, evaluation = read_splits(network, task, cfg)
-    facts = {"data": split_fingerprints(task, cfg)}
+    facts = {"data": split_fingerprints(task, cfg), "model": model_fingerprint(cfg.model)}
     run_dir.begin(cfg, facts)
     *before, (_, last) = stages
     logger.info("student: %d parameters (%d in embeddings)", *parameter_counts(outline(network, last).state_dict()))

@@ -234,6 +234,21 @@ def test_mpdistil_trains_on_its_tasks_then_scores_the_student(recorder, tmp_path
     assert scoring.splitlines() == ["evaluate", "COPA", "--data_dir", "a folder", "--checkpoint", f"{runs}/COPA/mpdistil"]
 
 
+@pytest.mark.parametrize("preset, student", [("distilbert", []), ("head", ["--student", "my model"])])
+def test_pre_training_packs_whatever_is_there_and_gives_a_head_to_the_encoder_that_is_named(preset, student, tmp_path):
+    program, runs = tmp_path / "python", tmp_path / "the runs"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> "{tmp_path}/words"\n')
+    program.chmod(0o755)
+    (runs / "corpus").mkdir(parents=True)
+    (runs / "corpus/corpus.json").write_text("{}")  # perhaps of another text: that is for `pack` to say
+    done = sh("scripts/pretrain.sh", "--seed", 3, PYTHON=program, LAUNCH=program, RUNS=runs, TEXT="a.txt b.txt", TEACHER="my model", PRESET=preset)
+    assert done.returncode == 0, done.stderr
+    packing, training = (tmp_path / "words").read_text().split("-m\ndistill\n")[1:]
+    assert packing.splitlines() == ["data", "pack", "a.txt", "b.txt", "--tokenizer", "my model", "--output_dir", f"{runs}/corpus"]
+    assert training.splitlines() == ["train", "pretrain", "text", "--corpus", f"{runs}/corpus", "--teacher", "my model", "--preset", preset,
+                                     "--output_dir", f"{runs}/pretrain/{preset}", *student, "--seed", "3"]
+
+
 @pytest.mark.parametrize("words, given, expected", [
     ([], {}, ["finetune", "SQuAD", "--data_dir", "a folder", "--model", "minilm", "--output_dir", "my runs/SQuAD/teacher"]),
     (["squad2", "--seed", 3], {}, ["finetune", "SQuAD2", "--data_dir", "a folder", "--model", "minilm", "--output_dir", "my runs/SQuAD2/teacher", "--seed", "3"]),

@@ -118,7 +118,7 @@ def masked_lm(name: str, fresh_head: bool = False, random_init: bool = False) ->
     `random_init`: of the same shape, with fresh weights. Sets no RNG: seed torch before.
     """
     config = load_config(name)
-    layout = head_layout(config.model_type)
+    layout = head_layout(config)
     if random_init:
         return fresh_masked_lm(config, load_tokenizer(name))
     model, report = _load(partial(AutoModelForMaskedLM.from_pretrained, dtype=torch.float32, output_loading_info=True), name, "weights")
@@ -133,5 +133,5 @@ def masked_lm(name: str, fresh_head: bool = False, random_init: bool = False) ->
 
 def fresh_masked_lm(config, tokenizer) -> MaskedLM:
     """A masked language model of the shape that `config` says, with fresh weights. Sets no RNG."""
-    head_layout(config.model_type)
+    head_layout(config)
     return MaskedLM.of(use_fast_attention(AutoModelForMaskedLM.from_config(config)), tokenizer)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -228,6 +229,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(places, tmp_pat
     assert run(*words(places, tmp_path / "run", *more)) == 1
     assert said in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_packed_rows_are_refused_where_a_convolution_would_mix_their_pieces(places):
+    for layout, said in (("padded", nullcontext()), ("packed", pytest.raises(ValueError, match="--layout packed: .*conv_kernel_size 3.*--layout padded or blocks"))):
+        cfg, teacher, _, corpus, *_ = parts(places, layout)
+        teacher.config.conv_kernel_size = 3
+        with said:
+            pretrain.check_fit(cfg, corpus, [teacher])
 
 
 def test_tasks_and_other_vocabularies_are_refused(places, tmp_path, capsys):

@@ -179,10 +179,13 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
 
 
 def check_fit(cfg: Config, corpus: Corpus, models: list[MaskedLM]) -> None:
-    """ValueError where the corpus was packed for another vocabulary than a model's, or rows are longer than its positions."""
+    """ValueError where the corpus was packed for another vocabulary than a model's, or a model cannot read such rows."""
     vocabulary = load_tokenizer(str(corpus.tokenizer)).get_vocab()
     for model in models:
         if model.tokenizer.get_vocab() != vocabulary:
             raise ValueError(f"the corpus {cfg.corpus} was packed with another vocabulary than {model.description} reads: pack it with "
                              f"`python -m distill data pack SOURCE --tokenizer {cfg.teacher}`; teacher and student must share theirs")
         check_length(model, cfg.max_length)
+        if cfg.layout == "packed" and not model.can_pack:
+            raise ValueError(f"--layout packed: {model.description} has a convolution (conv_kernel_size {model.config.conv_kernel_size}), which would "
+                             "mix the pieces that share a row: give --layout padded or blocks")

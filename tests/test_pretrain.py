@@ -82,6 +82,13 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(places, tmp_path, layou
     assert_same(left_behind(tmp_path / "whole"), left_behind(tmp_path / "stopped"))
 
 
+def test_runs_that_mask_otherwise_are_judged_by_the_same_masks(places, tmp_path):
+    for name, more in (("one", []), ("other", ["--mlm_probability", 0.4, "--mlm_smoothing", 0])):
+        assert run(*words(places, tmp_path / name, "--max_steps", 1, "--eval_on_start", True, *more)) == 0
+    one, other = (log_of(tmp_path / name) for name in ("one", "other"))
+    assert one[0]["heldout"] == other[0]["heldout"] and one[1]["terms"] != other[1]["terms"]
+
+
 @pytest.mark.parametrize("setting", ["teacher", "student"])
 def test_a_finished_run_is_not_complete_where_a_model_that_it_read_was_made_anew(places, tmp_path, capsys, setting):
     shutil.copytree(places / "teacher", tmp_path / "model")

@@ -36,7 +36,7 @@ from models.pretrained import fresh_masked_lm, load_tokenizer, masked_lm, model_
 from models.truncate import is_layer_spec, parse_layers, truncate
 
 COS_PLACES = ("tokens", "cls")
-VALIDATION_SEED = 0  # masks of held-out text are the same in every run
+VALIDATION_SEED = 0
 OF_TEACHER = ("kl_weight", "cos_weight", "hidden_weight", "attention_weight", "relation_weight")
 
 
@@ -169,11 +169,12 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
         wanted = objective.wanted
         objective.teacher = LiveTeacher(teacher if wanted.words else truncate(teacher, tuple(range(wanted.layers))), cfg, wanted)
     tokenizer = student.tokenizer
-    masking = Masking(tokenizer.all_special_ids, tokenizer.mask_token_id, len(tokenizer), corpus.counts if cfg.mlm_smoothing else None,
-                      cfg.mlm_probability, cfg.mlm_smoothing)
+    masking = partial(Masking, tokenizer.all_special_ids, tokenizer.mask_token_id, len(tokenizer))
+    learned = masking(corpus.counts if cfg.mlm_smoothing else None, cfg.mlm_probability, cfg.mlm_smoothing)
     train, held = corpus.split()
-    stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, masking)
-    batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, masking, VALIDATION_SEED, workers.batch_tokens())
+    stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, learned)
+    judged = masking()  # whatever is learned: BERT's 15 %, all alike, the same ones in every run, so that runs compare
+    batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, judged, VALIDATION_SEED, workers.batch_tokens())
     run_dir.on_scores(draw_curves)
     return fit(student, objective, stream, cfg, run_dir, Validation(objective, batches, cfg))
 

@@ -111,22 +111,26 @@ def parts(places, layout="padded", length=24, **changed):
     return cfg, teacher, student, corpus, masking, batch
 
 
-def every_term(student, teacher):
+def every_term(student, teacher, kl_on="tokens", cos_on="tokens"):
     pairs = ((0, 0), (1, 2), (2, 4))
-    return [(MaskedWords(), 2.0), (SoftWords("tokens", 2.0), 5.0), (Directions(pairs[2:], student, teacher, False), 1.0),
+    return [(MaskedWords(), 2.0), (SoftWords(kl_on, 2.0), 5.0), (Directions(pairs[2:], student, teacher, cos_on == "cls"), 1.0),
             (HiddenStates(pairs, student, teacher), 1.0), (AttentionScores(pairs, student, teacher), 1.0),
             (Relations((2, 4), 8, student, teacher), 1.0)]
 
 
-def objective_of(cfg, student, teacher):
-    objective = Pretraining(Silent(), every_term(student, teacher), student, teacher)
+def objective_of(cfg, student, teacher, *places):
+    objective = Pretraining(Silent(), every_term(student, teacher, *places), student, teacher)
     objective.teacher = LiveTeacher(teacher, cfg, objective.wanted)
     return objective
 
 
-def test_padding_changes_no_term(places):
+PLACES = pytest.mark.parametrize("kl_on, cos_on", [("tokens", "tokens"), ("masked", "cls")])
+
+
+@PLACES
+def test_padding_changes_no_term(places, kl_on, cos_on):
     cfg, teacher, student, *_, batch = parts(places, bf16=False)
-    objective = objective_of(cfg, student, teacher)
+    objective = objective_of(cfg, student, teacher, kl_on, cos_on)
     wider = type(batch)(batch.task, batch.uid, *(torch.nn.functional.pad(tensor, (0, 5), value=fill) for tensor, fill in (
         (batch.input_ids, 0), (batch.attention_mask, 0), (batch.token_type_ids, 0), (batch.target, IGNORED))))
     one, other = objective(student, batch, 0.0), objective(student, wider, 0.0)
@@ -135,9 +139,10 @@ def test_padding_changes_no_term(places):
         torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-4)
 
 
-def test_pieces_that_share_a_row_have_the_loss_that_they_have_alone(places):
+@PLACES
+def test_pieces_that_share_a_row_have_the_loss_that_they_have_alone(places, kl_on, cos_on):
     cfg, teacher, student, corpus, *_ = parts(places, bf16=False)
-    objective = objective_of(cfg, student, teacher)
+    objective = objective_of(cfg, student, teacher, kl_on, cos_on)
     documents = corpus.split()[0]
 
     class Seldom(Masking):

@@ -12,8 +12,10 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 from data_utils.corpus import Corpus
 from data_utils.text.batches import TextStream, fixed_batches
 from data_utils.text.masking import IGNORED, Masking
+from distill import workers
 from distill.config import parse
 from distill.language_terms import Directions, MaskedWords, SoftWords
+from distill.precision import autocast, cast_products
 from distill.pretraining import Pretraining, Silent, Validation
 from distill.recipes import pretrain
 from distill.teacher import LiveTeacher
@@ -203,6 +205,21 @@ def test_held_out_scores_do_not_depend_on_the_size_of_batches(places):
     with torch.no_grad():
         few, many = (Validation(objective, fixed_batches(corpus, held, "padded", 24, masking, 0, size), cfg)(student) for size in (100, 4096))
     assert few.values == many.values and few.terms == pytest.approx(many.terms, rel=1e-4) and few.counts == many.counts
+
+
+@torch.no_grad()
+def test_a_teachers_layers_lie_in_bfloat16_and_give_what_autocast_made_of_them(places):
+    cfg, teacher, student, *_, batch = parts(places, bf16=True)
+    wanted = objective_of(cfg, student, teacher).wanted
+    found, where = [], batch.attention_mask.bool()
+    for source in (truncate(teacher, (0, 1, 2, 3)), cast_products(truncate(teacher, (0, 1, 2, 3)), cfg, workers.device())):
+        outputs = LiveTeacher(source, cfg, wanted)(batch)
+        with autocast(cfg, workers.device()):
+            found.append((*outputs.hidden, *outputs.projections[4], outputs.words.features(where)))
+    assert {module.weight.dtype for module in source.modules() if isinstance(module, torch.nn.Linear)} == {torch.bfloat16}
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    kept = {name for name, tensor in source.named_parameters() if tensor.dtype == torch.float32}
+    assert all("embeddings" in name or "norm" in name.lower() or name == "head.bias" for name in kept) and kept
 
 
 @torch.no_grad()

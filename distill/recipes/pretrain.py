@@ -25,6 +25,7 @@ from distill.engine import fit
 from distill.evaluate import check_length
 from distill.language_terms import PLACES, Directions, MaskedWords, SoftWords
 from distill.layer_maps import layer_pairs, relation_pair
+from distill.precision import cast_products
 from distill.pretraining import Pretraining, Silent, Validation
 from distill.report.curves import draw_curves
 from distill.rundir import RunDir
@@ -167,7 +168,8 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     run_dir.begin(cfg, {"corpus": corpus.fingerprint, **{what: model_fingerprint(name) for what, name in models.items() if name}})
     if cfg.distils:
         wanted = objective.wanted
-        objective.teacher = LiveTeacher(teacher if wanted.words else truncate(teacher, tuple(range(wanted.layers))), cfg, wanted)
+        read = teacher if wanted.words else truncate(teacher, tuple(range(wanted.layers)))
+        objective.teacher = LiveTeacher(cast_products(read, cfg, workers.device()), cfg, wanted)
     tokenizer = student.tokenizer
     masking = partial(Masking, tokenizer.all_special_ids, tokenizer.mask_token_id, len(tokenizer))
     learned = masking(corpus.counts if cfg.mlm_smoothing else None, cfg.mlm_probability, cfg.mlm_smoothing)

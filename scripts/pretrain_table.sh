@@ -38,7 +38,11 @@ student() {  # FOLDER ROW [settings]: pre-train a student from the teacher's lay
     place=$1 name=$2
     shift 2
     pretrain "$place" --teacher "$RUNS/adapted/best" --student "$LAYERS" --max_steps "$STEPS" --warmup_steps "$WARMUP" --kl_on "$SOFT" "$@"
+    record "$place" "$name"
     finetune "$place" "$name" "$RUNS/$place/best"
+}
+record() {  # FOLDER ROW: what pre-training itself reached on held-out text
+    "$PYTHON" -m distill report --records "$RECORDS" add pretraining "$2" "$RUNS/$1"
 }
 finetune() {  # FOLDER ROW MODEL [settings]
     place=$1 name=$2 model=$3
@@ -68,7 +72,7 @@ pretrain adapted --preset mlm --student "$RUNS/head/best" --max_steps "$ADAPT_ST
 for row in $ROWS; do
     case $row in
     teacher) finetune $row "teacher" "$RUNS/head/best" ;;
-    adapted) finetune $row "teacher after masked words" "$RUNS/adapted/best" ;;
+    adapted) record $row "teacher after masked words"; finetune $row "teacher after masked words" "$RUNS/adapted/best" ;;
     copied) finetune $row "control: copied layers, not pre-trained" "$RUNS/head/best" --layers "$LAYERS" ;;
     distilbert) student $row "distilbert" --preset distilbert ;;
     minilmv2) student $row "minilmv2" --preset minilmv2 ;;

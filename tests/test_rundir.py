@@ -101,6 +101,13 @@ def test_a_run_on_a_model_that_was_made_anew_is_neither_complete_nor_continued(t
     assert main(words(model, tiny_glue, out)) == 0
 
 
+def test_fresh_weights_take_a_model_of_which_nothing_but_the_shape_is_there(tiny_bert, tiny_glue, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_bert, model, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert main(words(model, tiny_glue, tmp_path / "run", "--random_init", True)) == 0
+    assert "model" not in json.loads((tmp_path / "run/origin.json").read_text())
+
+
 def test_a_second_process_is_refused_while_the_first_works(tmp_path):
     cfg, ready, done = settings(output_dir=str(tmp_path)), PROCESSES.Event(), PROCESSES.Event()
     process = start(holding_run, cfg, ready, done)

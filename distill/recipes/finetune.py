@@ -92,11 +92,16 @@ def start(cfg: Config, task: Task) -> Encoder:
     return truncate(encoder, parse_layers(cfg.layers, encoder.depth))
 
 
+def facts(cfg: Config, task: Task) -> dict:
+    """What start() and the data are made from: checksums of the splits, and of the weights where they are not fresh."""
+    return {"data": split_fingerprints(task, cfg), **({} if cfg.random_init else {"model": model_fingerprint(cfg.model)})}
+
+
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Fine-tune cfg.model on `task`; best/ and last/ in run_dir. Returns the scores of the best epoch."""
     encoder = start(cfg, task)
     train, evaluation = read_splits(encoder, task, cfg)
-    run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "model": model_fingerprint(cfg.model)})
+    run_dir.begin(cfg, facts(cfg, task))
     stream = TrainStream(train, task.name, encoder.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, encoder, train, *evaluation.values()):
         return fit(encoder, LabelObjective(task), stream, cfg, run_dir, lambda model, to_beat: score(model, task, evaluation, to_beat=to_beat))

@@ -164,7 +164,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     student = build_student(cfg, teacher)
     check_fit(cfg, corpus, [model for model in (student, teacher) if model])
     objective = Pretraining(Silent(), terms(cfg, student, teacher), student, teacher)
-    models = {"teacher": cfg.teacher if teacher else None, "student": None if is_layer_spec(cfg.student) else cfg.student}
+    models = {"teacher": cfg.teacher if teacher else None, "student": None if is_layer_spec(cfg.student) or cfg.random_init else cfg.student}
     run_dir.begin(cfg, {"corpus": corpus.fingerprint, **{what: model_fingerprint(name) for what, name in models.items() if name}})
     if cfg.distils:
         wanted = objective.wanted

@@ -15,7 +15,7 @@ from distill.config import ABOVE_0, FROM_0, TaskConfig, check_weights, setting
 from distill.engine import fit
 from distill.evaluate import check_length, score
 from distill.objective import Objective
-from distill.presets import LARGE_WIDTH
+from distill.presets import BASE_WIDTH, LARGE_WIDTH
 from distill.rundir import RunDir
 from distill.schedules import Weight
 from distill.scores import Scores
@@ -61,8 +61,9 @@ class DistilConfig(TaskConfig):
 
 
 def default_preset(words: dict[str, str]) -> str:
-    """`large` for students cut from teachers this wide, `small` for the others; `paper` is for whoever asks for it."""
-    return "large" if checkpoint_config(words.get("teacher", DistilConfig.teacher)).hidden_size >= LARGE_WIDTH else "small"
+    """By the width of the teacher's hidden states: `large`, `base`, or `small` below both; `paper` is for whoever asks for it."""
+    width = checkpoint_config(words.get("teacher", DistilConfig.teacher)).hidden_size
+    return "large" if width >= LARGE_WIDTH else "base" if width >= BASE_WIDTH else "small"
 
 
 class Distillation(Objective):

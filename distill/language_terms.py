@@ -51,7 +51,7 @@ class SoftWords(Term):
 
 
 class Directions(HiddenStates):
-    """1 - cosine of the hidden states, summed over pairs of layers; per real token, or per sequence at [CLS] alone."""
+    """1 - cosine of the hidden states, summed over pairs of layers; per real token, or at [CLS] alone, per row or packed piece."""
 
     name = "cos"
     distance = staticmethod(cosine_distance)
@@ -61,10 +61,7 @@ class Directions(HiddenStates):
         self.at_cls = at_cls
 
     def places(self, batch) -> Tensor:
-        where = super().places(batch)
-        if self.at_cls:
-            where[:, 1:] = False
-        return where
+        return batch.starts if self.at_cls else super().places(batch)
 
     def count(self, batch):
-        return len(batch) if self.at_cls else batch.tokens
+        return int(self.places(batch).sum())

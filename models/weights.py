@@ -133,18 +133,9 @@ def _sha256(path: Path) -> str:
         raise ValueError(f"{path} cannot be read ({error.strerror}): change its permissions, or copy it") from error
 
 
-def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Sixteen hex digits of the weights in memory, wherever they came from: of a state_dict()."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)} ".encode())
-        digest.update(tensors[name].detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]
-
-
 def fingerprint(folder: Path) -> str:
-    """Sixteen hex digits of the weights in a checkpoint folder: what caches made from them are keyed by."""
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise ValueError(f"no weights {path}: a checkpoint folder holds {path.name}")
-    return _sha256(path)[:16]
+    """Sixteen hex digits of each file of weights in a checkpoint folder: what caches made from them are keyed by."""
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise ValueError(f"no weights {folder / 'model.safetensors'}: a checkpoint folder holds model.safetensors")
+    return "-".join(_sha256(path)[:16] for path in files)

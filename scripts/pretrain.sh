@@ -7,17 +7,16 @@ set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 TEXT=${TEXT:-./text}                                # a file, a folder, WikiText files or hub:NAME; several: with spaces between
-TEACHER=${TEACHER:-google-bert/bert-base-uncased}   # a masked language model: hub id or folder
+TEACHER=${TEACHER:-google-bert/bert-base-uncased}   # a masked language model: hub id or folder; for head: any encoder
 PRESET=${PRESET:-distilbert}                        # distilbert, minilmv2, tinybert_general, kdslm, tinydistil; mlm: no teacher; head: a head alone
 RUNS=${RUNS:-./runs}                                # everything is written below
-CORPUS=${CORPUS:-$RUNS/corpus}                      # the packed text; a finished one is left as it is
+CORPUS=${CORPUS:-$RUNS/corpus}                      # the packed text; a finished one of the same TEXT is left as it is
 NAME=${NAME:-$PRESET}
 LAUNCH=${LAUNCH:-$PYTHON}                           # on 8 GPUs: torchrun --nproc_per_node 8
 
-if [ ! -f "$CORPUS/corpus.json" ]; then
-    # shellcheck disable=SC2086 # several sources
-    "$PYTHON" -m distill data pack $TEXT --tokenizer "$TEACHER" --output_dir "$CORPUS"
-fi
+# shellcheck disable=SC2086 # several sources
+"$PYTHON" -m distill data pack $TEXT --tokenizer "$TEACHER" --output_dir "$CORPUS"
+[ "$PRESET" != head ] || set -- --student "$TEACHER" "$@"   # it is the encoder itself that gets the head
 # shellcheck disable=SC2086 # a command with its words
 exec $LAUNCH -m distill train pretrain text --corpus "$CORPUS" --teacher "$TEACHER" --preset "$PRESET" \
     --output_dir "$RUNS/pretrain/$NAME" "$@"

@@ -1,17 +1,21 @@
 #!/bin/sh
 # README's table of pre-training: students of half an encoder's layers, pre-trained on plain text with and without a teacher, from copied
-# and from fresh layers, then fine-tuned; beside the encoder itself, before and after it learned masked words on the same text, and its
-# layers without that. Run again after an interruption to go on. Hours of a core for each row; rows may run side by side (ROWS).
-#     TEXT=/path/to/aclImdb/train DATA=/path/to/glue STEPS=400 sh scripts/pretrain_table.sh
+# and from fresh layers, then fine-tuned; beside the encoder itself, before and after it learned masked words on the same text, its layers
+# and fresh ones without that, and a constant answer. Every row starts fine-tuning with a fresh head: `head` leaves minilm's layers as they
+# are, not its trained pooler. Run again after an interruption to go on. Hours of a core for each row; rows may run side by side (ROWS).
+#     TEXT='/path/to/aclImdb/train /path/to/wiki.train.raw' DATA=/path/to/tasks STEPS=400 sh scripts/pretrain_table.sh
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-TEXT=${TEXT:-./aclImdb/train}                       # what is pre-trained on
-DATA=${DATA:-./glue}                                # folder of the tasks
+TEXT=${TEXT:-./aclImdb/train}                       # what is pre-trained on; several, such as WikiText's files: with spaces between
+DATA=${DATA:-./glue}                                # folder of the tasks, or of links to them: CoLA/ ... and aclImdb/
 MODEL=${MODEL:-minilm}                              # the encoder; it gets a head for masked words, then learns them whole
 LAYERS=${LAYERS:-uniform:half}                      # the student's
-TASKS=${TASKS:-CoLA MRPC STS-B}
+TASKS=${TASKS:-SST-2 MRPC CoLA STS-B IMDb}
 SEEDS=${SEEDS:-1 2 3}                               # of fine-tuning
+LONG_TASKS=${LONG_TASKS:-SST-2 IMDb}                # an hour or more for a seed: these rows and seeds alone
+LONG_ROWS=${LONG_ROWS:-teacher copied distilbert minilmv2 mlm mlm_fresh fresh constant}
+LONG_SEEDS=${LONG_SEEDS:-1}
 STEPS=${STEPS:-400}                                 # of pre-training, for every row alike
 HEAD_STEPS=${HEAD_STEPS:-300}                       # of the head alone
 ADAPT_STEPS=${ADAPT_STEPS:-400}                     # of the whole encoder with it: then it teaches
@@ -22,7 +26,7 @@ WARMUP=${WARMUP:-20}                                # steps
 SOFT=${SOFT:-masked}                                # where soft targets are read: at masked tokens, or at all, which a CPU is slow at
 RUNS=${RUNS:-./runs/pretraining}                    # everything is written below
 RECORDS=${RECORDS:-./scripts/results.jsonl}
-ROWS=${ROWS:-teacher adapted copied distilbert minilmv2 mlm distilbert_fresh mlm_fresh without_kl without_mlm without_cos}
+ROWS=${ROWS:-teacher adapted copied distilbert minilmv2 mlm distilbert_fresh mlm_fresh without_kl without_mlm without_cos fresh constant}
 
 pretrain() {  # FOLDER [settings]: the same steps for every row
     folder=$1
@@ -34,15 +38,31 @@ student() {  # FOLDER ROW [settings]: pre-train a student from the teacher's lay
     place=$1 name=$2
     shift 2
     pretrain "$place" --teacher "$RUNS/adapted/best" --student "$LAYERS" --max_steps "$STEPS" --warmup_steps "$WARMUP" --kl_on "$SOFT" "$@"
+    record "$place" "$name"
     finetune "$place" "$name" "$RUNS/$place/best"
+}
+record() {  # FOLDER ROW: what pre-training itself reached on held-out text
+    "$PYTHON" -m distill report --records "$RECORDS" add pretraining "$2" "$RUNS/$1"
 }
 finetune() {  # FOLDER ROW MODEL [settings]
     place=$1 name=$2 model=$3
     shift 3
     for task in $TASKS; do
-        "$PYTHON" -m distill train finetune "$task" --data_dir "$DATA" --model "$model" --output_dir "$RUNS/$task/$place" "$@" --seeds $SEEDS
+        wanted || continue
+        "$PYTHON" -m distill train finetune "$task" --data_dir "$DATA" --model "$model" --output_dir "$RUNS/$task/$place" "$@" --seeds $seeds
         "$PYTHON" -m distill report --records "$RECORDS" add pretraining "$name" "$RUNS/$task/$place"
     done
+}
+constant() {
+    for task in $TASKS; do
+        wanted || continue
+        "$PYTHON" -m distill report --records "$RECORDS" constant "$task" pretraining --data_dir "$DATA"
+    done
+}
+wanted() {  # whether $row has $task, and with which seeds
+    seeds=$SEEDS
+    case " $LONG_TASKS " in *" $task "*) seeds=$LONG_SEEDS ;; *) return 0 ;; esac
+    case " $LONG_ROWS " in *" $row "*) ;; *) return 1 ;; esac
 }
 
 # shellcheck disable=SC2086 # several sources, several seeds
@@ -51,9 +71,9 @@ pretrain head --preset head --student "$MODEL" --max_steps "$HEAD_STEPS"
 pretrain adapted --preset mlm --student "$RUNS/head/best" --max_steps "$ADAPT_STEPS" --warmup_steps "$WARMUP"
 for row in $ROWS; do
     case $row in
-    teacher) finetune $row "teacher" "$MODEL" ;;
-    adapted) finetune $row "teacher after masked words" "$RUNS/adapted/best" ;;
-    copied) finetune $row "control: copied layers, not pre-trained" "$MODEL" --layers "$LAYERS" ;;
+    teacher) finetune $row "teacher" "$RUNS/head/best" ;;
+    adapted) record $row "teacher after masked words"; finetune $row "teacher after masked words" "$RUNS/adapted/best" ;;
+    copied) finetune $row "control: copied layers, not pre-trained" "$RUNS/head/best" --layers "$LAYERS" ;;
     distilbert) student $row "distilbert" --preset distilbert ;;
     minilmv2) student $row "minilmv2" --preset minilmv2 ;;
     mlm) student $row "control: masked words alone, copied layers" --preset mlm ;;
@@ -62,6 +82,8 @@ for row in $ROWS; do
     without_kl) student $row "distilbert without soft targets" --preset distilbert --kl_weight 0 ;;
     without_mlm) student $row "distilbert without masked words" --preset distilbert --mlm_weight 0 ;;
     without_cos) student $row "distilbert without directions" --preset distilbert --cos_weight 0 ;;
+    fresh) finetune $row "control: fresh layers, not pre-trained" "$RUNS/head/best" --layers "$LAYERS" --random_init True ;;
+    constant) constant ;;
     *) echo "unknown row $row" >&2; exit 2 ;;
     esac
 done

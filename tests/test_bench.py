@@ -78,6 +78,13 @@ def test_the_machine_is_measured(monkeypatch):
     assert min(found.gemm_float32, found.gemm_bfloat16, found.copy) > 0
 
 
+def test_packed_and_padded_steps_have_as_many_tokens(cfg, monkeypatch):
+    monkeypatch.setattr(packing, "LENGTH", 40)
+    monkeypatch.setattr(packing, "ROWS", 2)
+    for comparison in packing.comparisons(replace(cfg, steps=25)):
+        assert comparison.theirs()[0] == pytest.approx(comparison.ours()[0], rel=0.08)
+
+
 @pytest.mark.parametrize("part", [training, cache, collect, lookup, cluster, dev_score, packing, words])
 def test_every_comparison_finds_both_sides_equal_and_counts_their_work(monkeypatch, cfg, part):
     monkeypatch.setattr(cluster, "INERTIA_AT_MOST", 1.2)  # a handful of types: luck decides

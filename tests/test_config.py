@@ -13,7 +13,7 @@ import torch
 
 from data_utils.tasks import get_task
 from distill import config as config_module
-from distill import engine, recipes
+from distill import distillation, engine, recipes
 from distill.__main__ import main
 from distill.config import TaskConfig, TrainConfig, differences, digest, parse
 from distill.distillation import DistilConfig
@@ -194,6 +194,15 @@ def test_every_preset_sets_known_settings_to_values_that_are_accepted(recipe):
 def test_fine_tuning_takes_the_preset_of_its_models_width(width, preset, monkeypatch):
     monkeypatch.setattr(finetune, "load_config", lambda name: type("Config", (), {"hidden_size": width}))
     assert finetune.default_preset({"model": "any"}) == preset
+
+
+@pytest.mark.parametrize("width, preset, rate", [(384, "small", 1e-4), (768, "base", 2e-5), (1023, "base", 2e-5), (1024, "large", 1e-5)])
+@pytest.mark.parametrize("recipe", ["logit_kd", "pkd", "tinybert", "relation_kd", "sense_kd"])
+def test_distillation_takes_the_preset_of_its_teachers_width(recipe, width, preset, rate, monkeypatch):
+    monkeypatch.setattr(distillation, "checkpoint_config", lambda name: type("Config", (), {"hidden_size": width}))
+    recipe = recipes.load(recipe)
+    assert recipe.default_preset({"teacher": "any"}) == preset
+    assert preset_settings(recipe, "MRPC", preset, [])["learning_rate"] == rate
 
 
 def test_the_published_settings_for_the_width_of_distilbert():

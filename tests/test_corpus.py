@@ -10,8 +10,10 @@ from transformers import PreTrainedTokenizerFast
 from data_utils.corpus import Corpus, id_type
 from data_utils.corpus import documents, pack, sources
 from data_utils.corpus.documents import RULES, fragments, pieces
+from data_utils.imdb import review_text
+from distill.__main__ import main
 from models.pretrained import load_tokenizer
-from tests.corpora import content, documents_of, packed, story, texts
+from tests.corpora import content, documents_of, made_up, packed, story, texts
 
 PLAIN = "\ufeffgood day \r\nthe man\n \n\n\tbad  film\n\nriver"
 
@@ -47,6 +49,22 @@ def test_a_folder_gives_a_document_per_text_file_in_the_order_of_their_paths(tmp
         assert documents_of(tmp_path / "text") == ["first", "second still second", "third"]
     assert "1 of 4 files are left out" in caplog.text and "notes.md" in caplog.text
     assert documents_of(tmp_path / "text", "blank") == ["first", "second", "still second", "third"]
+
+
+def test_of_aclimdb_the_reviews_are_text_and_the_lists_of_addresses_beside_them_are_not(tmp_path, caplog):
+    for name, text in {"neg/0_3.txt": "bad<br /><br />film", "pos/0_9.txt": "good", "unsup/0_0.txt": "day", "urls_neg.txt": "http://a", "urls_unsup.txt": "http://b",
+                       "labeledBow.feat": "0 9:1"}.items():
+        written(tmp_path / "aclImdb/train", name, text)
+    written(tmp_path, "aclImdb/README", "about")
+    with caplog.at_level("INFO"):
+        assert documents_of(tmp_path / "aclImdb") == documents_of(tmp_path / "aclImdb/train") == ["bad  film", "good", "day"]
+    assert "3 of 6 files are left out" in caplog.text and "beside folders of reviews (neg, pos): labeledBow.feat, urls_neg.txt, urls_unsup.txt" in caplog.text
+    assert review_text({"text": "bad<br /><br />film"}) == ("bad  film",), "as fine-tuning reads it"
+
+
+def test_line_breaks_are_spaces_wherever_a_long_line_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "PIECE", 64)
+    assert documents_of(written(tmp_path, "a.txt", "bad film<br />day " * 500)) == [("bad film day " * 500).strip()]
 
 
 ARTICLES = (" \n = A <unk> = \n \n A state @-@ of @-@ the @-@ art <unk> cost 1 @,@ 000 @.@ 5 . \n \n = = Part = = \n \n More text with an impedance k \n"
@@ -115,9 +133,9 @@ def test_ids_are_the_tokenizers_without_special_tokens_and_without_its_limits(wo
 
 
 def test_unknown_words_of_wikitext_are_the_tokenizers_unknown_token(words, tmp_path):
-    corpus = packed([written(tmp_path, "wiki.test.tokens", "good <unk> day <unk>")], words, tmp_path / "out").corpus
+    corpus = packed([written(tmp_path, "wiki.test.tokens", "good <unk> day <unk>\n\n = Day = \n")], words, tmp_path / "out").corpus
     good, day = words("good day", add_special_tokens=False)["input_ids"]
-    assert corpus.ids.tolist() == [good, words.unk_token_id, day, words.unk_token_id]
+    assert ids_of(corpus, 0) == [good, words.unk_token_id, day, words.unk_token_id]
 
 
 @pytest.mark.parametrize("model", ["tiny_bert", "tiny_deberta"])
@@ -132,9 +150,9 @@ def test_a_long_line_is_cut_and_gives_the_ids_of_the_whole(model, tmp_path, requ
 def test_a_line_of_five_million_characters_is_one_document(words, tmp_path):
     text = story(10_000)
     times = 5_000_000 // len(text) + 1
-    packing = packed([written(tmp_path, "a.txt", " ".join([text] * times))], words, tmp_path / "out")
-    assert packing.corpus.documents == 1 and (tmp_path / "a.txt").stat().st_size > 5_000_000
-    assert (packing.corpus.ids.reshape(times, -1) == words.backend_tokenizer.encode(text, add_special_tokens=False).ids).all()
+    packing = packed([written(tmp_path, "a.txt", " ".join([text] * times) + "\n\nday")], words, tmp_path / "out")
+    assert packing.corpus.documents == 2 and (tmp_path / "a.txt").stat().st_size > 5_000_000
+    assert (packing.corpus.ids[:-1].reshape(times, -1) == words.backend_tokenizer.encode(text, add_special_tokens=False).ids).all()
 
 
 def test_text_without_white_space_is_cut_between_characters_and_said(words, tmp_path):
@@ -156,7 +174,7 @@ def test_a_file_is_read_in_bounded_memory(tmp_path):
 
 def test_packing_holds_a_batch_and_not_the_corpus(words, tmp_path, monkeypatch):
     path = written(tmp_path, "a.txt", "\n\n".join(story(200, seed) for seed in range(1000)))
-    packed([written(tmp_path, "b.txt", "good day")], words, tmp_path / "first")  # what the first call imports is not the corpus
+    packed([written(tmp_path, "b.txt", "good\n\nday")], words, tmp_path / "first")  # what the first call imports is not the corpus
     for module, name in ((pack, "BATCH"), (pack, "BLOCK"), (sources, "BLOCK"), (documents, "PIECE")):
         monkeypatch.setattr(module, name, 1 << 13)
     tracemalloc.start()
@@ -174,7 +192,7 @@ def test_ids_take_two_bytes_where_the_vocabulary_fits(size, dtype, tmp_path):
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     words = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
                                     mask_token="[MASK]")
-    corpus = packed([written(tmp_path, "a.txt", f"{size - 6} 0")], words, tmp_path / "out").corpus
+    corpus = packed([written(tmp_path, "a.txt", f"{size - 6}\n\n0")], words, tmp_path / "out").corpus
     assert corpus.ids.tolist() == [size - 1, 5] and corpus.ids.dtype == dtype
     assert (tmp_path / "out/ids.bin").stat().st_size == 2 * corpus.ids.dtype.itemsize
 
@@ -206,9 +224,31 @@ def test_every_200th_document_is_held_out(words, tmp_path):
     assert held.tolist() == [0, 200, 400] and sorted([*train, *held]) == list(range(401))
     two = packed([written(tmp_path, "b.txt", "good\nday")], words, tmp_path / "two", "line").corpus
     assert [part.tolist() for part in two.split()] == [[1], [0]]
-    one = packed([written(tmp_path, "c.txt", "good day")], words, tmp_path / "one").corpus
     with pytest.raises(ValueError, match="a single document: none can be held out.*--documents"):
-        one.split()
+        made_up([3]).split()
+
+
+def test_the_share_that_is_held_out_is_told_and_one_that_is_large_is_warned_of(words, tiny_bert, tmp_path, capsys, caplog):
+    text = [written(tmp_path, "text/a.txt", "good\n" * 60), written(tmp_path, "text/b.txt", "day\n" * 40)]
+    command = ["data", "pack", str(text[0].parent), "--tokenizer", str(tiny_bert), "--output_dir"]
+    assert main([*command, str(tmp_path / "files")]) == 0
+    assert "held out: 1 of the documents, 60 % of the tokens" in capsys.readouterr().out
+    assert "60 % of the text is held out and trains nothing" in caplog.text and "--documents line" in caplog.text
+    caplog.clear()
+    assert main([*command, str(tmp_path / "lines"), "--documents", "line"]) == 0
+    assert "held out: 1 of the documents, 1 % of the tokens" in capsys.readouterr().out and "trains nothing" not in caplog.text
+
+
+@pytest.mark.parametrize("text", ["good day\nthe man\n", "good day\n\n\u200b"])
+def test_a_single_document_is_refused_with_what_to_do_and_leaves_nothing(text, words, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        if "\u200b" not in text:
+            patch.setattr(pack._Words, "ids", lambda *given: pytest.fail("it was tokenised first"))
+        with pytest.raises(ValueError, match="1 source .a.txt .* with a single document: expected 2 or more.*--documents line"):
+            packed([written(tmp_path, "a.txt", text)], words, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    if "\u200b" not in text:
+        assert packed([tmp_path / "a.txt"], words, tmp_path / "out", "line").corpus.documents == 2
 
 
 # ---- what is refused
@@ -228,7 +268,7 @@ def test_bytes_that_are_no_utf8_are_told_by_file_byte_and_line_before_anything_i
 @pytest.mark.parametrize("text", ["", "\n \n\n", "\u200b"])
 def test_sources_without_a_word_are_refused_and_leave_nothing(text, words, tmp_path):
     with pytest.raises(ValueError, match="nothing to pack: 2 sources \\(a.txt ...\\) without a word"):
-        packed([written(tmp_path, "a.txt", text), written(tmp_path, "b.txt", "")], words, tmp_path / "out")
+        packed([written(tmp_path, "a.txt", text), written(tmp_path, "b.txt", text)], words, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -20,6 +20,7 @@ KINDS = {
     "deberta-v2": lambda: DebertaV2ForMaskedLM(DebertaV2Config(
         **SHAPE, max_position_embeddings=32, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm", share_att_key=True,
         pos_att_type=["p2c", "c2p"], position_biased_input=False, type_vocab_size=0)),
+    "deberta-v2, not legacy": lambda: DebertaV2ForMaskedLM(DebertaV2Config(**SHAPE, max_position_embeddings=32, type_vocab_size=0, legacy=False)),
     "distilbert": lambda: DistilBertForMaskedLM(DistilBertConfig(vocab_size=40, dim=32, n_layers=4, n_heads=2, hidden_dim=48,
                                                                  max_position_embeddings=32)),
 }
@@ -130,6 +131,24 @@ def test_an_encoder_without_a_head_is_refused_unless_a_fresh_one_is_asked_for(tm
     with pytest.raises(ValueError, match="is no masked language model.*--preset head"):
         masked_lm(folder)
     assert masked_lm(folder, fresh_head=True).head.bias.shape == (masked_lm(folder, fresh_head=True).config.vocab_size,)
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_words_that_are_scored_by_other_weights_than_their_embeddings_are_refused(kind, tmp_path):
+    write_bert(tmp_path / "model")
+    tied = KINDS[kind]()
+    changed = type(tied)(type(tied.config).from_dict({**tied.config.to_dict(), "tie_word_embeddings": False}))
+    changed.save_pretrained(tmp_path / "model")
+    for made in (lambda: masked_lm(str(tmp_path / "model")), lambda: masked_lm(str(tmp_path / "model"), random_init=True)):
+        with pytest.raises(ValueError, match=r"(decoder|vocab_projector)\.weight of its own: expected words to be scored by their embeddings"):
+            made()
+
+
+def test_only_without_a_convolution_can_rows_be_packed(checkpoint):
+    model = masked_lm(str(checkpoint[0]))
+    assert model.can_pack
+    model.config.conv_kernel_size = 3
+    assert not model.can_pack
 
 
 def test_a_checkpoint_that_lacks_a_layer_is_refused_whatever_is_asked_for(tmp_path):

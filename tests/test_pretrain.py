@@ -1,6 +1,7 @@
 """Pre-training on tiny models and real code paths: what is learned, resumed, shared out over ranks, counted, drawn, and refused."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from transformers import AutoModelForMaskedLM
 from data_utils.corpus import Corpus
 from data_utils.text.batches import TextStream, fixed_batches
 from data_utils.text.masking import IGNORED, Masking
+from distill import workers
 from distill.config import parse
 from distill.language_terms import Directions, MaskedWords, SoftWords
+from distill.precision import autocast, cast_products
 from distill.pretraining import Pretraining, Silent, Validation
 from distill.recipes import pretrain
 from distill.teacher import LiveTeacher
@@ -80,6 +83,13 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(places, tmp_path, layou
     assert_same(left_behind(tmp_path / "whole"), left_behind(tmp_path / "stopped"))
 
 
+def test_runs_that_mask_otherwise_are_judged_by_the_same_masks(places, tmp_path):
+    for name, more in (("one", []), ("other", ["--mlm_probability", 0.4, "--mlm_smoothing", 0])):
+        assert run(*words(places, tmp_path / name, "--max_steps", 1, "--eval_on_start", True, *more)) == 0
+    one, other = (log_of(tmp_path / name) for name in ("one", "other"))
+    assert one[0]["heldout"] == other[0]["heldout"] and one[1]["terms"] != other[1]["terms"]
+
+
 def parts(places, layout="padded", length=24, **changed):
     """Objective, student and a batch, without dropout."""
     cfg = parse(pretrain.Config, words(places, "nowhere", "--layout", layout)[3:], {**pretrain.PRESET_DEFAULTS["distilbert"], **changed})
@@ -92,22 +102,26 @@ def parts(places, layout="padded", length=24, **changed):
     return cfg, teacher, student, corpus, masking, batch
 
 
-def every_term(student, teacher):
+def every_term(student, teacher, kl_on="tokens", cos_on="tokens"):
     pairs = ((0, 0), (1, 2), (2, 4))
-    return [(MaskedWords(), 2.0), (SoftWords("tokens", 2.0), 5.0), (Directions(pairs[2:], student, teacher, False), 1.0),
+    return [(MaskedWords(), 2.0), (SoftWords(kl_on, 2.0), 5.0), (Directions(pairs[2:], student, teacher, cos_on == "cls"), 1.0),
             (HiddenStates(pairs, student, teacher), 1.0), (AttentionScores(pairs, student, teacher), 1.0),
             (Relations((2, 4), 8, student, teacher), 1.0)]
 
 
-def objective_of(cfg, student, teacher):
-    objective = Pretraining(Silent(), every_term(student, teacher), student, teacher)
+def objective_of(cfg, student, teacher, *places):
+    objective = Pretraining(Silent(), every_term(student, teacher, *places), student, teacher)
     objective.teacher = LiveTeacher(teacher, cfg, objective.wanted)
     return objective
 
 
-def test_padding_changes_no_term(places):
+PLACES = pytest.mark.parametrize("kl_on, cos_on", [("tokens", "tokens"), ("masked", "cls")])
+
+
+@PLACES
+def test_padding_changes_no_term(places, kl_on, cos_on):
     cfg, teacher, student, *_, batch = parts(places, bf16=False)
-    objective = objective_of(cfg, student, teacher)
+    objective = objective_of(cfg, student, teacher, kl_on, cos_on)
     wider = type(batch)(batch.task, batch.uid, *(torch.nn.functional.pad(tensor, (0, 5), value=fill) for tensor, fill in (
         (batch.input_ids, 0), (batch.attention_mask, 0), (batch.token_type_ids, 0), (batch.target, IGNORED))))
     one, other = objective(student, batch, 0.0), objective(student, wider, 0.0)
@@ -116,9 +130,10 @@ def test_padding_changes_no_term(places):
         torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-4)
 
 
-def test_pieces_that_share_a_row_have_the_loss_that_they_have_alone(places):
+@PLACES
+def test_pieces_that_share_a_row_have_the_loss_that_they_have_alone(places, kl_on, cos_on):
     cfg, teacher, student, corpus, *_ = parts(places, bf16=False)
-    objective = objective_of(cfg, student, teacher)
+    objective = objective_of(cfg, student, teacher, kl_on, cos_on)
     documents = corpus.split()[0]
 
     class Seldom(Masking):
@@ -182,6 +197,21 @@ def test_held_out_scores_do_not_depend_on_the_size_of_batches(places):
 
 
 @torch.no_grad()
+def test_a_teachers_layers_lie_in_bfloat16_and_give_what_autocast_made_of_them(places):
+    cfg, teacher, student, *_, batch = parts(places, bf16=True)
+    wanted = objective_of(cfg, student, teacher).wanted
+    found, where = [], batch.attention_mask.bool()
+    for source in (truncate(teacher, (0, 1, 2, 3)), cast_products(truncate(teacher, (0, 1, 2, 3)), cfg, workers.device())):
+        outputs = LiveTeacher(source, cfg, wanted)(batch)
+        with autocast(cfg, workers.device()):
+            found.append((*outputs.hidden, *outputs.projections[4], outputs.words.features(where)))
+    assert {module.weight.dtype for module in source.modules() if isinstance(module, torch.nn.Linear)} == {torch.bfloat16}
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    kept = {name for name, tensor in source.named_parameters() if tensor.dtype == torch.float32}
+    assert all("embeddings" in name or "norm" in name.lower() or name == "head.bias" for name in kept) and kept
+
+
+@torch.no_grad()
 def test_the_words_found_are_those_with_the_highest_scores(places):
     cfg, teacher, _, corpus, masking, _ = parts(places, bf16=False)
     teacher.eval().head.bias[:] = 0.0
@@ -217,6 +247,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(places, tmp_pat
     assert run(*words(places, tmp_path / "run", *more)) == 1
     assert said in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_packed_rows_are_refused_where_a_convolution_would_mix_their_pieces(places):
+    for layout, said in (("padded", nullcontext()), ("packed", pytest.raises(ValueError, match="--layout packed: .*conv_kernel_size 3.*--layout padded or blocks"))):
+        cfg, teacher, _, corpus, *_ = parts(places, layout)
+        teacher.config.conv_kernel_size = 3
+        with said:
+            pretrain.check_fit(cfg, corpus, [teacher])
 
 
 def test_tasks_and_other_vocabularies_are_refused(places, tmp_path, capsys):

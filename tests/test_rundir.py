@@ -5,12 +5,14 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from transformers import BertConfig, BertModel
 
 from distill import rundir
 from distill.__main__ import main
 from distill.rundir import RunDir, SaveError, whole_folder, write_folder
 from distill.scores import Scores
 from models.weights import CHECKSUMS
+from tests.tiny import write_bert
 from tests.training import PROCESSES, free_port, holding_run, one_rank_of_the_program, settings, start
 
 pytestmark = pytest.mark.usefixtures("processes")
@@ -96,6 +98,29 @@ def test_an_unfinished_run_is_not_continued_on_other_data(tiny_bert, tiny_glue, 
     assert "holds a run that read other data" in capsys.readouterr().err and contents(out) == before
     shutil.copytree(tiny_glue, glue, dirs_exist_ok=True)
     assert main(words(tiny_bert, glue, out)) == 0
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_run_on_a_model_that_was_made_anew_is_neither_complete_nor_continued(tiny_bert, tiny_glue, tmp_path, capsys, done):
+    out, model = tmp_path / "run", tmp_path / "model"
+    shutil.copytree(tiny_bert, model)
+    assert main(words(model, tiny_glue, out)) == 0
+    if not done:
+        (out / "DONE").unlink()
+    shutil.rmtree(model)
+    BertModel(BertConfig.from_pretrained(write_bert(model))).save_pretrained(model)
+    before = contents(out)
+    assert main(words(model, tiny_glue, out)) == 1
+    assert "holds a run that read other model" in capsys.readouterr().err and contents(out) == before
+    shutil.copytree(tiny_bert, model, dirs_exist_ok=True)
+    assert main(words(model, tiny_glue, out)) == 0
+
+
+def test_fresh_weights_take_a_model_of_which_nothing_but_the_shape_is_there(tiny_bert, tiny_glue, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_bert, model, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert main(words(model, tiny_glue, tmp_path / "run", "--random_init", True)) == 0
+    assert "model" not in json.loads((tmp_path / "run/origin.json").read_text())
 
 
 def test_a_second_process_is_refused_while_the_first_works(tmp_path):

@@ -251,6 +251,38 @@ def test_mpdistil_trains_on_its_tasks_then_scores_the_student(recorder, tmp_path
     assert scoring.splitlines() == ["evaluate", "COPA", "--data_dir", "a folder", "--checkpoint", f"{runs}/COPA/mpdistil"]
 
 
+def test_the_table_of_pre_training_has_a_fresh_head_in_every_row_and_fewer_runs_of_long_tasks(tmp_path):
+    program, runs = tmp_path / "python", tmp_path / "runs"
+    program.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/words"\n')
+    program.chmod(0o755)
+    done = sh("scripts/pretrain_table.sh", PYTHON=program, RUNS=runs, DATA="data", TEXT="aclImdb/train wiki.train.raw", TASKS="SST-2 CoLA", SEEDS="1 2",
+              ROWS="teacher copied fresh distilbert without_kl constant", LONG_ROWS="copied constant", LONG_SEEDS="3")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "words").read_text().splitlines()
+    assert lines[0] == f"-m distill data pack aclImdb/train wiki.train.raw --tokenizer minilm --output_dir {runs}/corpus"
+    tuned = [line.removeprefix("-m distill train finetune ").replace(f"{runs}/", "") for line in lines if "train finetune" in line]
+    assert tuned == [f"{task} --data_dir data --model {model}/best --output_dir {task}/{row}{more} --seeds {seeds}" for task, row, model, more, seeds in (
+        ("CoLA", "teacher", "head", "", "1 2"), ("SST-2", "copied", "head", " --layers uniform:half", "3"),
+        ("CoLA", "copied", "head", " --layers uniform:half", "1 2"), ("CoLA", "fresh", "head", " --layers uniform:half --random_init True", "1 2"),
+        ("CoLA", "distilbert", "distilbert", "", "1 2"), ("CoLA", "without_kl", "without_kl", "", "1 2"))]
+    assert [line.split(" constant ")[1] for line in lines if " constant " in line] == [f"{task} pretraining --data_dir data" for task in ("SST-2", "CoLA")]
+
+
+@pytest.mark.parametrize("preset, student", [("distilbert", []), ("head", ["--student", "my model"])])
+def test_pre_training_packs_whatever_is_there_and_gives_a_head_to_the_encoder_that_is_named(preset, student, tmp_path):
+    program, runs = tmp_path / "python", tmp_path / "the runs"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> "{tmp_path}/words"\n')
+    program.chmod(0o755)
+    (runs / "corpus").mkdir(parents=True)
+    (runs / "corpus/corpus.json").write_text("{}")  # perhaps of another text: that is for `pack` to say
+    done = sh("scripts/pretrain.sh", "--seed", 3, PYTHON=program, LAUNCH=program, RUNS=runs, TEXT="a.txt b.txt", TEACHER="my model", PRESET=preset)
+    assert done.returncode == 0, done.stderr
+    packing, training = (tmp_path / "words").read_text().split("-m\ndistill\n")[1:]
+    assert packing.splitlines() == ["data", "pack", "a.txt", "b.txt", "--tokenizer", "my model", "--output_dir", f"{runs}/corpus"]
+    assert training.splitlines() == ["train", "pretrain", "text", "--corpus", f"{runs}/corpus", "--teacher", "my model", "--preset", preset,
+                                     "--output_dir", f"{runs}/pretrain/{preset}", *student, "--seed", "3"]
+
+
 @pytest.mark.parametrize("words, given, expected", [
     ([], {}, ["finetune", "SQuAD", "--data_dir", "a folder", "--model", "minilm", "--output_dir", "my runs/SQuAD/teacher"]),
     (["squad2", "--seed", 3], {}, ["finetune", "SQuAD2", "--data_dir", "a folder", "--model", "minilm", "--output_dir", "my runs/SQuAD2/teacher", "--seed", "3"]),

@@ -44,6 +44,17 @@ def test_soft_words_are_soft_targets_over_the_vocabulary_in_any_chunks(numbers):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("padded", ["student", "teacher"])
+def test_rows_that_only_pad_a_table_of_words_are_not_compared(padded):
+    student, teacher = parts(1), parts(2, width=12)
+    plain = soft_words(*student, teacher, 2.0)
+    wide = [torch.cat([part, part[:6] + 9]) if place else part for place, part in enumerate(student if padded == "student" else teacher)]
+    found = soft_words(*(wide if padded == "student" else student), wide if padded == "teacher" else teacher, 2.0)
+    assert found.item() == pytest.approx(plain.item())
+    for one, other in zip(gradients(found, student[:1]), gradients(plain, student[:1]), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_student_that_is_its_teacher_has_no_soft_loss_and_no_gradient():
     student = parts(3)
     loss = soft_words(*student, student, 2.0)

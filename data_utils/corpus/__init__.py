@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 IDS, OFFSETS, COUNTS, TOKENIZER, FACTS = "ids.bin", "offsets.npy", "counts.npy", "tokenizer", "corpus.json"
-HELD_OUT_EVERY = 200
+HELD_OUT_EVERY = 200  # documents
+FEWEST = 2  # documents, one of them held out
 SMALL_VOCABULARY = 1 << 16  # what uint16 can count
 
 
@@ -76,9 +77,14 @@ class Corpus:
 
         ValueError for a corpus of a single document.
         """
-        if self.documents < 2:
+        if self.documents < FEWEST:
             raise ValueError(f"the corpus in {self.folder} is a single document: none can be held out. Pack it again with documents that "
                              "are parted: --documents blank (blank lines) or line")
         numbers = np.arange(self.documents)
         held = numbers % HELD_OUT_EVERY == 0
         return numbers[~held], numbers[held]
+
+    @property
+    def held_out_share(self) -> float:
+        """The share of the tokens that lies in documents held out: of documents that differ much in size not that of the documents."""
+        return float(np.diff(self.offsets)[self.split()[1]].sum() / self.tokens)

@@ -1,13 +1,16 @@
 """Bytes -> lines in bounded parts -> documents in bounded pieces of text.
 
-A document's text is its lines that are not blank, each without the white space at its ends, joined by a space. What is longer
-than PIECE is cut at a single space, so that tokenizers which never join words across a space give the same ids as for the whole.
+A document's text is its lines that are not blank, each without the white space at its ends, joined by a space; a web page's line
+break `<br />` is a space too, as in fine-tuning on IMDb. What is longer than PIECE is cut at a single space, so that tokenizers
+which never join words across a space give the same ids as for the whole.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
+
+from data_utils.imdb import LINE_BREAK
 
 PIECE = 1 << 15  # bytes of a line that are read at once, and characters of a document after which it goes on in another piece
 WHITE = b" \t\r\n\x0b\x0c"
@@ -69,9 +72,10 @@ def fragments(file: BinaryIO, position: int = 0) -> Iterator[Fragment]:
 
 def _cut(raw: bytes) -> tuple[int, bool]:
     """Where to cut the beginning of a long line, and whether that is inside a word: best before a single space between two words
-    (none of them WikiText's @-@, which is joined with its neighbours), else at any white space, else between two characters."""
+    (none of them WikiText's @-@, which is joined with its neighbours, or the end of <br />), else at any white space, else between two
+    characters."""
     place = raw.rfind(b" ", 1, len(raw) - 1)
-    while place > 0 and (raw[place - 1] in WHITE + b"@" or raw[place + 1] in WHITE + b"@"):
+    while place > 0 and (raw[place - 1] in WHITE + b"@" or raw[place + 1] in WHITE + b"@/"):
         place = raw.rfind(b" ", 1, place)
     if place <= 0:
         place = max(raw.rfind(bytes([white]), 1) for white in WHITE)
@@ -110,7 +114,7 @@ def pieces(lines: Iterable[Fragment], rule: Rule) -> Iterator[Piece]:
 
 
 def _texts(parts: list[str], rule: Rule) -> tuple[str, ...]:
-    text = "".join(parts)
+    text = "".join(parts).replace(LINE_BREAK, " ")
     if rule.heading_begins:
         text = JOINED.sub(r"\1", text)
     known = text.split(UNKNOWN) if rule.unknown else [text]

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from data_utils.corpus import COUNTS, FACTS, OFFSETS, TOKENIZER, Corpus, id_type
+from data_utils.corpus import COUNTS, FACTS, FEWEST, HELD_OUT_EVERY, OFFSETS, TOKENIZER, Corpus, id_type
 from data_utils.corpus.documents import RULES, Piece, pieces
 from data_utils.corpus.journal import Journal, Progress, replace, to_json
 from data_utils.corpus.sources import Source, find_sources
 
 BATCH = 1 << 20  # characters that are tokenised together: the cores share them
 BLOCK = 1 << 22  # tokens that are counted together
-FORMAT = 1
+FORMAT = 2  # 1 kept line breaks `<br />`
 SPECIAL = {"pad": "pad_token_id", "cls": "cls_token_id", "sep": "sep_token_id", "mask": "mask_token_id"}
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ def pack(names: Sequence[str], tokenizer, folder: str | Path, documents: str | N
     """Pack what `names` name (see find_sources) into `folder`; goes on where an earlier call was interrupted, and ends with the same bytes.
 
     tokenizer: transformers', a fast one, with [CLS], [SEP], [MASK] and padding. bar(total, what, unit, done): a progress bar.
-    Errors: ValueError, before anything is written, for sources that are not there, are not UTF-8 or hold no text, and for a folder with a
-    corpus of other settings or sources.
+    Errors: ValueError, before anything is written, for sources that are not there, are not UTF-8 or hold fewer than two documents (one is
+    held out), and for a folder with a corpus of other settings or sources.
     """
     folder = Path(folder).expanduser()
     words = _Words(tokenizer)
@@ -48,19 +48,25 @@ def pack(names: Sequence[str], tokenizer, folder: str | Path, documents: str | N
     journal = Journal(folder)
     if journal.finished(settings):
         return _packed(folder, 0)
-    if not any(source["bytes"] for source in settings["sources"]):
-        raise ValueError(_nothing(sources))
+    parted = itertools.islice((piece for piece, _ in _read(sources, Progress()) if piece.texts and piece.ends), FEWEST)
+    _check_documents(sum(1 for _ in parted), sources)
     begun = journal.begin(settings, id_type(words.vocabulary).itemsize)
     done = _append(sources, settings["sources"], words, journal, begun, bar)
-    if not done.documents:
+    if done.documents < FEWEST:  # of the others no character is one of the tokenizer's
         journal.discard()
-        raise ValueError(_nothing(sources))
+    _check_documents(done.documents, sources)
     _finish(journal, settings, done, words, tokenizer)
     return _packed(folder, done.tokens - begun.tokens)
 
 
-def _nothing(sources: Sequence[Source]) -> str:
-    return f"nothing to pack: {len(sources)} source{'s' * (len(sources) > 1)} ({sources[0].name} ...) without a word. Give files that hold text"
+def _check_documents(count: int, sources: Sequence[Source]) -> None:
+    """ValueError for fewer documents than a corpus can be split with."""
+    told = f"{len(sources)} source{'s' * (len(sources) > 1)} ({sources[0].name} ...)"
+    if not count:
+        raise ValueError(f"nothing to pack: {told} without a word. Give files that hold text")
+    if count < FEWEST:
+        raise ValueError(f"{told} with a single document: expected {FEWEST} or more, since every {HELD_OUT_EVERY}th is held out. Say where "
+                         "documents end: --documents line, or --documents blank (blank lines); or give more files")
 
 
 def _packed(folder: Path, made: int) -> Packed:

@@ -18,6 +18,7 @@ HUB_FORM = "hub:NAME:CONFIG:SPLIT, such as hub:Salesforce/wikitext:wikitext-2-ra
 WIKITEXT = re.compile(r"wiki\.\w+\.(raw|tokens)")
 TEXT_ENDING = ".txt"
 TEXT_COLUMN = "text"
+CLASSES = ("neg", "pos")  # aclImdb's folders of reviews; files beside them are lists of addresses
 BLOCK = 1 << 20
 ROWS = 256  # of a Hub's data set that are read at once
 logger = logging.getLogger(__name__)
@@ -135,15 +136,18 @@ def _rule(name: str, plain: str) -> str:
 
 
 def _in_folder(folder: Path, documents: str) -> list[TextFile]:
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    text = [name for name in files if name.endswith(TEXT_ENDING) or WIKITEXT.fullmatch(Path(name).name)]
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    lists = {place for place in {path.parent for path in paths} if all((place / name).is_dir() for name in CLASSES)}
+    files = sorted(path.relative_to(folder).as_posix() for path in paths)
+    text = [name for name in files if (folder / name).parent not in lists and (name.endswith(TEXT_ENDING) or WIKITEXT.fullmatch(Path(name).name))]
     other = sorted(set(files) - set(text))
     if not text:
         raise ValueError(f"{folder} holds no text: of its {len(files)} files none is named *{TEXT_ENDING}, wiki.*.raw or wiki.*.tokens. Give "
                          "files of other names one by one")
     if other:
-        logger.info("%s: %d of %d files are left out, since they are not named *%s, wiki.*.raw or wiki.*.tokens: %s%s", folder, len(other),
-                    len(files), TEXT_ENDING, ", ".join(other[:3]), ", ..." if len(other) > 3 else "")
+        logger.info("%s: %d of %d files are left out, since they are not named *%s, wiki.*.raw or wiki.*.tokens, or lie beside folders of reviews "
+                    "(%s): %s%s", folder, len(other), len(files), TEXT_ENDING, ", ".join(CLASSES), ", ".join(other[:3]),
+                    ", ..." if len(other) > 3 else "")
     return [TextFile(f"{folder.resolve().name}/{name}", _rule(Path(name).name, documents), folder / name) for name in text]
 
 

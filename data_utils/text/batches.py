@@ -55,6 +55,12 @@ class TextBatch(Divisible):
         return int(numbered[self.pieces > 0].bincount().square().sum())
 
     @property
+    def starts(self) -> Tensor:
+        """Mask [B, T] of the [CLS] of every row, in packed rows of every piece."""
+        position = torch.arange(self.input_ids.shape[1], device=self.input_ids.device) if self.position_ids is None else self.position_ids
+        return (position == 0) & self.attention_mask.bool()
+
+    @property
     def sizes(self) -> np.ndarray:
         """Real tokens of each row [B]."""
         return self.attention_mask.sum(1).numpy()

@@ -40,7 +40,8 @@ def comparisons(cfg) -> Iterator[Comparison]:
     objective = Pretraining(Silent(), [(MaskedWords(), 1.0)], student, None)
     documents = np.arange(corpus.documents)
     packed = TextStream(corpus, documents, "packed", LENGTH, ROWS, SEED, masking)
-    padded_rows = round(ROWS * packed.rows.sizes.mean() / np.diff(corpus.offsets).mean())
+    alone = float(lay_out(corpus, documents, "padded", LENGTH).sizes.mean())  # tokens of a row of one sentence
+    padded_rows = round(ROWS * packed.rows.sizes.mean() / alone)
 
     def side(stream: TextStream):
         def once() -> tuple[float, float]:
@@ -55,7 +56,7 @@ def comparisons(cfg) -> Iterator[Comparison]:
                          (f"rows of one sentence, padded to {LENGTH}", ToLength)):
         yield Comparison(f"masked language modelling on {cfg.task}, packed rows", name, "tokens", side(packed),
                          side(stream(corpus, documents, "padded", LENGTH, padded_rows, SEED, masking)), check,
-                         training_flops(student.config, float(np.diff(corpus.offsets).mean())), uses_bf16(cfg, workers.device()))
+                         training_flops(student.config, alone), uses_bf16(cfg, workers.device()))
 
 
 def corpus_of(cfg, student) -> Corpus:

@@ -11,7 +11,7 @@ from distill.config import BELOW_1, TaskConfig, one_of, setting
 from distill.engine import fit
 from distill.evaluate import score, task_info
 from distill.objective import Objective
-from distill.presets import BASE_WIDTH, LARGE_WIDTH, SMALL, SMALL_TASKS
+from distill.presets import BASE, BASE_TASKS, BASE_WIDTH, LARGE_WIDTH, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.splits import read_splits, split_fingerprints
@@ -19,7 +19,7 @@ from distill.terms import Labels
 from distill.vocabulary import held_vocabulary
 from models.encoder import Encoder
 from models.heads import POOLINGS, TOKENS
-from models.pretrained import load_config, pretrained_encoder
+from models.pretrained import load_config, model_fingerprint, pretrained_encoder
 from models.truncate import parse_layers, truncate
 
 
@@ -37,8 +37,6 @@ class Config(TaskConfig):
 
 
 # paper: skd.md 1.3, DeBERTa-v3-large, first_token pooling. Differs: torch's AdamW, with bias correction.
-# base: pretraining_kd.md 2.2, for encoders as wide as BERT-base and DistilBERT. Differs: warm-up, decay, and selection by the
-# task's metrics.
 # small: for minilm (22 M parameters). Its rate was held against 2e-4 (MRPC, CoLA, STS-B) and 5e-5 (MRPC, CoLA), one seed
 # each: ahead on MRPC (accuracy, 2 and 4 points), level on the others (`python -m distill report table settings`).
 PER_TASK = {
@@ -55,12 +53,12 @@ PER_TASK = {
         "SST-2": {"num_train_epochs": 8, "warmup_steps": 500, "learning_rate": 6e-6, "head_dropout": 0.1},
         "STS-B": {"num_train_epochs": 4, "warmup_steps": 50, "learning_rate": 7e-6, "head_dropout": 0.1},
     },
-    "base": {"IMDb": {"num_train_epochs": 2, "train_batch_size": 16}},
+    "base": BASE_TASKS,
     "small": SMALL_TASKS,
 }
 PRESET_DEFAULTS = {"paper": {"pooling": "first_token", "num_train_epochs": 6, "warmup_steps": 50,
                              "learning_rate": 7e-6},
-                   "base": {"num_train_epochs": 3, "train_batch_size": 32, "learning_rate": 2e-5},
+                   "base": BASE,
                    "small": {**SMALL, "pooling": "mean"}}
 
 
@@ -94,11 +92,16 @@ def start(cfg: Config, task: Task) -> Encoder:
     return truncate(encoder, parse_layers(cfg.layers, encoder.depth))
 
 
+def facts(cfg: Config, task: Task) -> dict:
+    """What start() and the data are made from: checksums of the splits, and of the weights where they are not fresh."""
+    return {"data": split_fingerprints(task, cfg), **({} if cfg.random_init else {"model": model_fingerprint(cfg.model)})}
+
+
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Fine-tune cfg.model on `task`; best/ and last/ in run_dir. Returns the scores of the best epoch."""
     encoder = start(cfg, task)
     train, evaluation = read_splits(encoder, task, cfg)
-    run_dir.begin(cfg, {"data": split_fingerprints(task, cfg)})
+    run_dir.begin(cfg, facts(cfg, task))
     stream = TrainStream(train, task.name, encoder.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, encoder, train, *evaluation.values()):
         return fit(encoder, LabelObjective(task), stream, cfg, run_dir, lambda model, to_beat: score(model, task, evaluation, to_beat=to_beat))

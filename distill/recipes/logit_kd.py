@@ -9,7 +9,7 @@ from functools import partial
 from data_utils.tasks import TASKS, Task
 from distill import distillation
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
-from distill.presets import LARGE, SMALL, SMALL_TASKS
+from distill.presets import BASE, BASE_TASKS, LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from models.encoder import Encoder
@@ -25,15 +25,17 @@ class Config(DistilConfig):
 # paper: the KD rows of patient distillation (arXiv 1908.09355, 4.3) searched T in {5, 10, 20}, alpha in {0.2, 0.5, 0.7}
 # and rates in {5e-5, 2e-5, 1e-5} over 4 epochs of batches of 32; the middle of each, as the best are not published.
 # On answers in a text: the second distillation of DistilBERT (arXiv 1910.01108, its published code; pretraining_kd.md 3.2).
-# small: as sense_kd. large: not tuned. On answers in a text both weigh the terms as published.
+# small: as sense_kd. base, large: not tuned. On answers in a text all weigh the terms as published; base: pretraining_kd.md 2.2.
 SECOND = {"ce_weight": 0.5, "kl_weight": 0.5, "temperature": 2.0}
 PUBLISHED_SECOND = {**SECOND, "learning_rate": 5e-5, "train_batch_size": 8, "num_train_epochs": 3}
 SPAN_TASKS = tuple(task.name for task in TASKS if task.spans)
 PER_TASK = {"paper": dict.fromkeys(SPAN_TASKS, PUBLISHED_SECOND), "small": {**SMALL_TASKS, **dict.fromkeys(SPAN_TASKS, SECOND)},
+            "base": {**BASE_TASKS, **dict.fromkeys(SPAN_TASKS, {**SECOND, "learning_rate": 3e-5, "train_batch_size": 16})},
             "large": dict.fromkeys(SPAN_TASKS, SECOND)}
 PRESET_DEFAULTS = {
     "paper": {"temperature": 10.0, "ce_weight": 0.5, "kl_weight": 0.5, "learning_rate": 2e-5, "num_train_epochs": 4},
     "small": SMALL,
+    "base": BASE,
     "large": LARGE,
 }
 

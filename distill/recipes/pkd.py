@@ -12,7 +12,7 @@ from distill import distillation
 from distill.config import FROM_0, setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import layer_pairs
-from distill.presets import LARGE, SMALL, SMALL_TASKS
+from distill.presets import BASE, BASE_TASKS, LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.terms import ClsStates
@@ -33,12 +33,13 @@ class Config(DistilConfig):
 # in {5e-5, 2e-5, 1e-5}, 4 epochs of batches of 32), the middle of each, as the best are not published. Beta 100 belongs to a
 # mean over 768 units and 5 layers, as its code takes it (and one of KL over the classes, which is a sum here). Its students
 # start from pre-trained layers: --student MODEL --student_layers truncate:half.
-# small: as logit_kd. large: not tuned.
-PER_TASK = {"paper": {}, "small": SMALL_TASKS, "large": {}}
+# small, base: as logit_kd. large: not tuned.
+PER_TASK = {"paper": {}, "small": SMALL_TASKS, "base": BASE_TASKS, "large": {}}
 PRESET_DEFAULTS = {
     "paper": {"temperature": 10.0, "ce_weight": 0.5, "kl_weight": 0.5, "cls_weight": 100 / (768 * 5), "learning_rate": 2e-5,
               "num_train_epochs": 4},
     "small": SMALL,
+    "base": BASE,
     "large": LARGE,
 }
 

@@ -25,6 +25,7 @@ from distill.engine import fit
 from distill.evaluate import check_length
 from distill.language_terms import PLACES, Directions, MaskedWords, SoftWords
 from distill.layer_maps import layer_pairs, relation_pair
+from distill.precision import cast_products
 from distill.pretraining import Pretraining, Silent, Validation
 from distill.report.curves import draw_curves
 from distill.rundir import RunDir
@@ -32,12 +33,11 @@ from distill.scores import Scores
 from distill.teacher import LiveTeacher
 from distill.terms import AttentionScores, HiddenStates, Relations
 from models.masked_lm import MaskedLM, without_token_types
-from models.pretrained import fresh_masked_lm, load_tokenizer, masked_lm
+from models.pretrained import fresh_masked_lm, load_tokenizer, masked_lm, model_fingerprint
 from models.truncate import is_layer_spec, parse_layers, truncate
-from models.weights import tensors_fingerprint
 
 COS_PLACES = ("tokens", "cls")
-VALIDATION_SEED = 0  # masks of held-out text are the same in every run
+VALIDATION_SEED = 0
 OF_TEACHER = ("kl_weight", "cos_weight", "hidden_weight", "attention_weight", "relation_weight")
 
 
@@ -164,25 +164,31 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     student = build_student(cfg, teacher)
     check_fit(cfg, corpus, [model for model in (student, teacher) if model])
     objective = Pretraining(Silent(), terms(cfg, student, teacher), student, teacher)
-    run_dir.begin(cfg, {"corpus": corpus.fingerprint, **({"teacher": tensors_fingerprint(teacher.state_dict())} if teacher else {})})
+    models = {"teacher": cfg.teacher if teacher else None, "student": None if is_layer_spec(cfg.student) or cfg.random_init else cfg.student}
+    run_dir.begin(cfg, {"corpus": corpus.fingerprint, **{what: model_fingerprint(name) for what, name in models.items() if name}})
     if cfg.distils:
         wanted = objective.wanted
-        objective.teacher = LiveTeacher(teacher if wanted.words else truncate(teacher, tuple(range(wanted.layers))), cfg, wanted)
+        read = teacher if wanted.words else truncate(teacher, tuple(range(wanted.layers)))
+        objective.teacher = LiveTeacher(cast_products(read, cfg, workers.device()), cfg, wanted)
     tokenizer = student.tokenizer
-    masking = Masking(tokenizer.all_special_ids, tokenizer.mask_token_id, len(tokenizer), corpus.counts if cfg.mlm_smoothing else None,
-                      cfg.mlm_probability, cfg.mlm_smoothing)
+    masking = partial(Masking, tokenizer.all_special_ids, tokenizer.mask_token_id, len(tokenizer))
+    learned = masking(corpus.counts if cfg.mlm_smoothing else None, cfg.mlm_probability, cfg.mlm_smoothing)
     train, held = corpus.split()
-    stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, masking)
-    batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, masking, VALIDATION_SEED, workers.batch_tokens())
+    stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, learned)
+    judged = masking()  # whatever is learned: BERT's 15 %, all alike, the same ones in every run, so that runs compare
+    batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, judged, VALIDATION_SEED, workers.batch_tokens())
     run_dir.on_scores(draw_curves)
     return fit(student, objective, stream, cfg, run_dir, Validation(objective, batches, cfg))
 
 
 def check_fit(cfg: Config, corpus: Corpus, models: list[MaskedLM]) -> None:
-    """ValueError where the corpus was packed for another vocabulary than a model's, or rows are longer than its positions."""
+    """ValueError where the corpus was packed for another vocabulary than a model's, or a model cannot read such rows."""
     vocabulary = load_tokenizer(str(corpus.tokenizer)).get_vocab()
     for model in models:
         if model.tokenizer.get_vocab() != vocabulary:
             raise ValueError(f"the corpus {cfg.corpus} was packed with another vocabulary than {model.description} reads: pack it with "
                              f"`python -m distill data pack SOURCE --tokenizer {cfg.teacher}`; teacher and student must share theirs")
         check_length(model, cfg.max_length)
+        if cfg.layout == "packed" and not model.can_pack:
+            raise ValueError(f"--layout packed: {model.description} has a convolution (conv_kernel_size {model.config.conv_kernel_size}), which "
+                             "would mix the pieces that share a row: give --layout padded or blocks")

@@ -16,7 +16,7 @@ from distill import distillation
 from distill.config import FROM_0, FROM_1, setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import relation_pair
-from distill.presets import LARGE, SMALL, SMALL_TASKS
+from distill.presets import BASE, BASE_TASKS, LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.terms import Relations
@@ -36,11 +36,12 @@ class Config(DistilConfig):
 
 # paper: pretraining_kd.md 4 (relations alone, as the authors say of more terms that they lower results; AdamW at 6e-4,
 # 4,000 steps of warm-up of 400,000). It was made for pre-training text; on a task, fine-tune its student afterwards.
-# small: as logit_kd. large: not tuned; 64 heads as for teachers of that width.
-PER_TASK = {"paper": {}, "small": SMALL_TASKS, "large": {}}
+# small, base: as logit_kd. large: not tuned; 64 heads as for teachers of that width.
+PER_TASK = {"paper": {}, "small": SMALL_TASKS, "base": BASE_TASKS, "large": {}}
 PRESET_DEFAULTS = {
     "paper": {"ce_weight": 0.0, "kl_weight": 0.0, "learning_rate": 6e-4, "warmup_ratio": 0.01, "train_batch_size": 256},
     "small": SMALL,
+    "base": BASE,
     "large": {**LARGE, "relation_heads": 64},
 }
 

@@ -36,7 +36,7 @@ from distill.presets import BASE_WIDTH, LARGE_WIDTH
 from distill.recipes import finetune
 from distill.rundir import RunDir
 from distill.scores import Scores
-from distill.splits import read_splits, split_fingerprints
+from distill.splits import read_splits
 from distill.terms import Labels
 from distill.vocabulary import held_vocabulary
 from models.checkpoint import load_encoder
@@ -138,7 +138,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     stages = parse_schedule(cfg.schedule, network.depth)
     network = truncate(network, tuple(range(stages[0][0])))
     train, evaluation = read_splits(network, task, cfg)
-    facts = {"data": split_fingerprints(task, cfg)}
+    facts = finetune.facts(cfg, task)
     run_dir.begin(cfg, facts)
     *before, (_, last) = stages
     logger.info("student: %d parameters (%d in embeddings)", *parameter_counts(outline(network, last).state_dict()))

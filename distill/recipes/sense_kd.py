@@ -16,7 +16,7 @@ from distill import distillation, workers
 from distill.config import ABOVE_0, FROM_0, FROM_1, one_of, setting
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
 from distill.layer_maps import relation_pair
-from distill.presets import LARGE, SMALL, SMALL_TASKS
+from distill.presets import BASE, BASE_TASKS, LARGE, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
@@ -61,6 +61,7 @@ PER_TASK = {
     "small": SMALL_TASKS,
     "sense_alone": SMALL_TASKS,
     "labels_alone": SMALL_TASKS,
+    "base": BASE_TASKS,
     "large": {},
 }
 PRESET_DEFAULTS = {
@@ -70,6 +71,7 @@ PRESET_DEFAULTS = {
     "small": SMALL,
     "sense_alone": {**SMALL, "ce_weight": 0.0, "kl_weight": 0.0},
     "labels_alone": {**SMALL, "sense_weight": 0.0, "kl_weight": 0.0},
+    "base": BASE,
     "large": LARGE,
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_utils.draws import HELD_OUT
+from data_utils.tasks import TEXT
 from distill.config import digest, split_words
 from distill.rundir import RunDir, SaveError, read_json, stage_of, write_text
 from distill.seeds import FOLDER, SEED
@@ -30,7 +31,7 @@ class Record:
     table: where it belongs; row: the system; value: a fraction or correlation; stderr: bootstrap over the n examples;
     parameters: of the model, embeddings included; reading: which reading of `evaluate --output` it is, "" for the run's
     own scores; stage: the run inside the command's run whose scores they are, "" for the last; evaluations: of how many these
-    are the best, 0 where it is not known.
+    are the best, 0 where it is not known; steps, tokens: of pre-training, how many it took and how many real ones they read.
     """
 
     table: str
@@ -53,6 +54,8 @@ class Record:
     reading: str = ""
     stage: str = ""
     evaluations: int = 0
+    steps: int = 0
+    tokens: int = 0
 
     @property
     def key(self) -> tuple:
@@ -111,18 +114,26 @@ def _turn(folder: Path) -> Iterator[None]:
 
 def records_of(run: Path, table: str, row: str, scores: dict | None = None, reading: str = "") -> list[Record]:
     """The records of a finished run directory: its best scores, or `scores`, which is the `reading` of a file that
-    `evaluate --output` wrote."""
+    `evaluate --output` wrote. Of pre-training: the share of held-out masked words that it finds; none where no words were learned."""
     if not (run / "DONE").exists():
         raise ValueError(f"{run} is not finished: run its command again")
     config, origin, own = (read_json(run / name) for name in ("config.json", "origin.json", "scores.json"))
-    task = read_json(run / "best" / "task.json")
+    pretrained = is_masked_lm(run / "best")
+    task = {"task": TEXT.name, "version": TEXT.version} if pretrained else read_json(run / "best" / "task.json")
     scores = scores or own
     words = of_one_seed(origin["command"], config["seed"])
+    trained = [line for line in RunDir(run).logged() if pretrained and "tokens" in line]
     return [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
                    scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
                    origin["device"], own["seconds"], stored_parameters(run / "best" / "model.safetensors"), reading, stage_of(run),
-                   RunDir(run).evaluations())
-            for key, value in scores["values"].items() if key.split("/")[0] != HELD_OUT]  # that part of train only selects
+                   RunDir(run).evaluations(), max((line["step"] for line in trained), default=0), sum(line["tokens"] for line in trained))
+            for key, value in scores["values"].items() if pretrained or key.split("/")[0] != HELD_OUT]  # that part of train only selects
+
+
+def is_masked_lm(folder: Path) -> bool:
+    """Whether the checkpoint `folder` was pre-trained: it scores words, and answers no task."""
+    file = folder / "config.json"
+    return file.is_file() and any(name.endswith("ForMaskedLM") for name in read_json(file).get("architectures") or ())
 
 
 def of_one_seed(words: Sequence[str], seed: int) -> list[str]:

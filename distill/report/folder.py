@@ -14,6 +14,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from data_utils.tasks import Task, get_task, normalise
+from distill.report import is_masked_lm
 from distill.report.latency import Latency, read_latency
 from distill.rundir import MOVABLE, read_json
 from distill.scores import Predictions, Scores, load_predictions
@@ -109,7 +110,7 @@ def read_run(path: Path, folder: Path, notes: list[str]) -> Run:
     useful is added to `notes`."""
     if not (path / "DONE").exists():
         raise ValueError("half-finished: its command, given again, goes on with it")
-    if _is_masked_lm(path / "best/config.json"):
+    if is_masked_lm(path / "best"):
         raise ValueError("it answers no task, it was pre-trained: fine-tune its best/, with `sh scripts/finetune.sh TASK`")
     try:
         config, origin, info = (read_json(path / name) for name in ("config.json", "origin.json", "best/task.json"))
@@ -126,10 +127,6 @@ def read_run(path: Path, folder: Path, notes: list[str]) -> Run:
     return Run(path, row, task, seed, config, origin.get("data", {}), _read_scores(path / "scores.json"), counts and counts[0],
                counts and counts[0] - counts[1], weights.stat().st_size if counts else None, _read_latency(path, notes),
                _read_predictions(path, notes))
-
-
-def _is_masked_lm(config_file: Path) -> bool:
-    return config_file.is_file() and any(name.endswith("ForMaskedLM") for name in read_json(config_file).get("architectures") or ())
 
 
 def _read_scores(file: Path) -> Scores:

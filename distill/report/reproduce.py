@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data_utils.tasks import TEXT
 from distill.config import split_words
 from distill.report import Record, read_records
 from distill.rundir import RunDir, origin, read_json
@@ -36,7 +37,7 @@ def command(record: Record, paths: Mapping[str, str], out: Path) -> list[str]:
     """The words that make the record again in `out`, read from `paths` (setting -> path; data_dir, model, teacher, senses; "": as
     recorded)."""
     words = words_of(record)
-    used = {name: path for name, path in paths.items() if path and (value_of(words, name) or name == "data_dir")}
+    used = {name: path for name, path in paths.items() if path and (value_of(words, name) or name == "data_dir" and record.task != TEXT.name)}
     words = without(words, (*DROPPED, *used)) + [word for name, path in used.items() for word in (f"--{name}", path)]
     if words[0] == "report":
         return ["report", "--records", str(out / "records.jsonl"), *words[1:]]

@@ -13,6 +13,7 @@ from distill.report.kept import Column, kept, on_dev
 from distill.report.paired import difference_by_seed
 from distill.scores import mean_and_error
 
+FACTS = {"evaluations": "best of, evaluations", "steps": "pre-training, steps", "tokens": "pre-training, tokens"}  # of a record -> header
 Scored = dict[Column, dict[int, float]]  # a system's scores, by seed
 
 
@@ -58,17 +59,18 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
     With the name of a row as `baseline`, what is better than it beyond chance is bold: Difference.is_gain of the
     difference paired by seed, since records hold no predictions. With one as `teacher`, the last column says what is kept of it.
     The last row says what chance the examples bring: the standard error of one score, the median over the records. Where the records
-    know it, a column says of how many evaluations the scores are the best: the best of many flatters.
+    know it, a column says of how many evaluations the scores are the best: the best of many flatters; and how long pre-training was.
     """
     values: dict[str, Scored] = {}
     errors: dict[Column, list[float]] = {}
-    evaluations: dict[str, set[int]] = {}
+    facts: dict[str, dict[str, set[int]]] = {name: {} for name in FACTS}
     for record in records:
         split, comma, reading = record.split.partition(",")
         column = record.task, split, record.metric
         row = f"{record.row}{comma}{reading}"
         values.setdefault(row, {}).setdefault(column, {})[record.seed] = record.value
-        evaluations.setdefault(row, set()).add(record.evaluations)
+        for name, known in facts.items():
+            known.setdefault(row, set()).add(getattr(record, name))
         errors.setdefault(column, []).append(record.stderr)
     tasks = list(dict.fromkeys(record.task for record in records))
     columns = sorted(errors, key=lambda column: tasks.index(column[0]))
@@ -84,17 +86,18 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
         header.append(f"kept of the {teacher}'s, mean over {', '.join(dict.fromkeys(task for task, _, _ in theirs))}")
         lines = [[*line, cell(shares(found, theirs))] for line, found in zip(lines, values.values())]
         of_examples.append("-")
-    if any(map(any, evaluations.values())):
-        header.append("best of, evaluations")
-        lines = [[*line, _best_of(evaluations[row])] for line, row in zip(lines, values)]
-        of_examples.append("-")
+    for name, known in facts.items():
+        if any(map(any, known.values())):
+            header.append(FACTS[name])
+            lines = [[*line, _range(known[row])] for line, row in zip(lines, values)]
+            of_examples.append("-")
     return markdown(header, [*lines, of_examples])
 
 
-def _best_of(evaluations: set[int]) -> str:
+def _range(numbers: set[int]) -> str:
     """`3`, or `3 to 40` where they differ; `-` where none is known."""
-    known = sorted(evaluations - {0})
-    return " to ".join(map(str, dict.fromkeys((known[0], known[-1])))) if known else "-"
+    known = sorted(numbers - {0})
+    return " to ".join(f"{number:,}" for number in dict.fromkeys((known[0], known[-1]))) if known else "-"
 
 
 def _is_gain(found: Scored, control: Scored, column: Column) -> bool:

@@ -126,7 +126,11 @@ def add_records(given: argparse.Namespace) -> None:
     if given.scores and len(runs) > 1:
         raise ValueError(f"--scores {given.scores} is a reading of one run, {given.run} holds {len(runs)}: add them one by one")
     scores, reading = (read_json(given.scores)[given.reading], given.reading) if given.scores else (None, "")
-    write_records(given.records, [record for run in runs for record in records_of(run, given.table, given.row, scores, reading)])
+    records = [record for run in runs for record in records_of(run, given.table, given.row, scores, reading)]
+    if records:
+        write_records(given.records, records)
+    else:
+        logger.warning("%s has no score to record: it was pre-trained without learning words; fine-tune its best/, and record that", given.run)
 
 
 def add_constant(given: argparse.Namespace) -> None:

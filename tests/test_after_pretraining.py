@@ -1,0 +1,76 @@
+"""What becomes of a pre-training run: records, students on tasks, and what happens where its models are made anew."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from data_utils.tasks import get_task
+from distill.config import parse
+from distill.recipes import finetune
+from distill.report import read_records
+from distill.report.reproduce import command
+from distill.report.tables import table
+from models.checkpoint import load_encoder
+from models.pretrained import masked_lm
+from tests.pretraining import words, write_places
+from tests.training import run
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    return write_places(tmp_path_factory.mktemp("after"))
+
+
+@pytest.fixture(scope="module")
+def student(places, tmp_path_factory):
+    """A run of the preset distilbert, with one token type."""
+    out = tmp_path_factory.mktemp("student") / "run"
+    given = words(places, out, "--preset", "distilbert")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["distill", *given])
+        assert run(*given) == 0
+    return out
+
+
+def test_a_pre_trained_student_is_fine_tuned_from_its_own_layers_on_one_text_and_on_two(student, tiny_glue, tmp_path):
+    made = masked_lm(str(student / "best"))
+    for task in ("CoLA", "MRPC"):
+        given = ["--model", student / "best", "--data_dir", tiny_glue, "--output_dir", tmp_path / task, "--max_steps", 3, "--bf16", False]
+        begun = finetune.start(parse(finetune.Config, [str(word) for word in given], {}), get_task(task))
+        assert begun.depth == made.depth == 2 and not begun.type_ids
+        assert all(torch.equal(one, other) for one, other in zip(begun.backbone.parameters(), made.backbone.parameters(), strict=True))
+        assert run("train", "finetune", task, *given) == 0
+        tuned = load_encoder(tmp_path / task / "best")
+        moved = [not torch.equal(one, other) for one, other in zip(tuned.backbone.parameters(), made.backbone.parameters(), strict=True)]
+        assert any(moved) and json.loads((tmp_path / task / "scores.json").read_text())["values"]
+
+
+def test_a_run_is_recorded_by_the_words_that_it_finds_with_its_steps_and_tokens(places, student, tmp_path, caplog):
+    records = ("report", "--records", tmp_path / "results.jsonl")
+    assert run(*records, "add", "pretraining", "distilbert", student) == 0
+    (found,) = read_records(tmp_path / "results.jsonl")
+    scores, log = json.loads((student / "scores.json").read_text()), map(json.loads, (student / "log.jsonl").read_text().splitlines())
+    assert (found.task, found.split, found.metric, found.recipe, found.steps) == ("text", "heldout", "accuracy", "pretrain", 12)
+    assert (found.value, found.n) == (scores["values"]["heldout/accuracy"], scores["counts"]["heldout/accuracy"])
+    assert found.tokens == sum(line.get("tokens", 0) for line in log) > 0
+    header, _, line, _ = table([found]).splitlines()
+    assert header == "| | text heldout, accuracy | best of, evaluations | pre-training, steps | pre-training, tokens |" and f"| 12 | {found.tokens:,} |" in line
+    again = command(found, {"data_dir": "glue", "teacher": "t", "model": "", "senses": ""}, tmp_path / "again")
+    assert "--data_dir" not in again and again[-2:] == ["--output_dir", str(tmp_path / "again")]
+    assert run(*words(places, tmp_path / "relations", "--preset", "minilmv2", "--warmup_steps", 0, "--max_steps", 1)) == 0
+    assert run(*records, "add", "pretraining", "minilmv2", tmp_path / "relations") == 0
+    assert "has no score to record" in caplog.text and len(read_records(tmp_path / "results.jsonl")) == 1
+
+
+@pytest.mark.parametrize("setting", ["teacher", "student"])
+def test_a_finished_run_is_not_complete_where_a_model_that_it_read_was_made_anew(places, tmp_path, capsys, setting):
+    shutil.copytree(places / "teacher", tmp_path / "model")
+    command = words(places, tmp_path / "run", f"--{setting}", tmp_path / "model", "--max_steps", 1)
+    assert run(*command) == 0 and run(*command) == 0
+    BertForMaskedLM(BertConfig.from_pretrained(tmp_path / "model")).save_pretrained(tmp_path / "model")
+    assert run(*command) == 1
+    assert f"holds a run that read other {setting}" in capsys.readouterr().err

@@ -71,7 +71,8 @@ class TextBatch(Divisible):
         return TextBatch(self.task, self.uid[index], *(None if tensor is None else tensor[index, :width] for tensor in self._wide))
 
     def to(self, device) -> "TextBatch":
-        return TextBatch(self.task, *(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in (self.uid, *self._wide)))
+        """The same on `device`, but for the numbers of rows."""
+        return TextBatch(self.task, self.uid, *(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self._wide))
 
     @property
     def _wide(self) -> tuple[Tensor | None, ...]:

@@ -47,6 +47,7 @@ from models.checkpoint import load_encoder
 from models.encoder import Encoder
 from models.heads import POOLINGS, TOKENS
 from models.multitask import MultiTask
+from models.pretrained import model_fingerprint
 from models.truncate import parse_layers, truncate
 from models.weights import fingerprint
 
@@ -138,7 +139,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
         raise ValueError(f"--tasks {cfg.tasks}: no task but {task.name} to choose; name others (`python -m distill data tasks` lists them), "
                          "or give --policy main")
     facts = {f"data {entry.name}": split_fingerprints(entry, cfg) for entry in (task, *others)}
-    facts |= {"tasks": [entry.name for entry in others]} if cfg.tasks == FOUND else {}
+    facts |= {"model": model_fingerprint(cfg.model), **({"tasks": [entry.name for entry in others]} if cfg.tasks == FOUND else {})}
     start = finetune.start(_stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs), task)
     train, evaluation = read_splits(start, task, cfg)
     data = Data(*split_quiz(train), evaluation)
@@ -146,7 +147,8 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     pools |= {entry.name: quiz_of(start, entry, cfg, cfg.pool_size) for entry in others}
     _check_episodes(cfg, task, len(data.quiz))
     run_dir.begin(cfg, facts)
-    stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, {f"data {task.name}": facts[f"data {task.name}"]}, _unread(cfg))
+    read = {name: facts[name] for name in (f"data {task.name}", "model")}
+    stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, read, _unread(cfg))
     teacher = stages.run("teacher", lambda place: _teach(cfg, task, start, data, place))
     studied, asked = _study(cfg, task, teacher, data, stages)
     torch.manual_seed(cfg.seed)  # the other tasks' heads start alike, whichever fits were made in this sitting

@@ -43,7 +43,7 @@ MPDISTIL = {  # what it adds to TaskConfig, whose settings reach every fit (test
     "alpha": (0.1, "weights"), "beta": (1.0, "weights"), "temperature": (1.0, "weights"), "soft_loss": ("mse_prob", "weights"),
     "layer_map": ("last", "weights"), "schedule": ("interleaved", "weights"), "meta_learning_rate": (0.1, "log"),
     "meta_epochs": (40.0, "log"), "use_comp_loss": (True, "log"), "compete": (False, "weights"), "policy": ("main", "weights"),
-    "policy_learning_rate": (1.0, "log"), "reward_function": ("real", "log"), "num_episodes": (3, "log"),
+    "policy_learning_rate": (1.0, "log"), "discount": (0.5, "log"), "reward_function": ("real", "log"), "num_episodes": (3, "log"),
     "eval_episodes": (1, "log"), "episode_batch_size": (3, "log"),
     "episode_steps": (1, "log"), "pool_size": (1, "weights"), "main_pool": ("train", "weights"),
     "episode_learning_rate": (1e-3, "weights"), "step_every": ("episode", "weights"),
@@ -69,6 +69,7 @@ BESIDE = {
     "use_comp_loss": {"reward_function": "real"}, "meta_epochs": {"reward_function": "real", "meta_learning_rate": 0.1},
     "meta_learning_rate": {"reward_function": "real"}, "policy": {"tasks": "SST-2"},
     "policy_learning_rate": {"tasks": "SST-2", "reward_function": "real"},
+    "discount": {"tasks": "SST-2", "reward_function": "real", "policy_learning_rate": 1.0, "episode_batch_size": 1},
     "episode_steps": {"policy": "random"}, "pool_size": {"tasks": "SST-2"},
     "schedule": {"num_train_epochs": 2.0}, "relation_layer": {"relation_weight": 1.0},
 }

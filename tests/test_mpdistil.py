@@ -22,6 +22,7 @@ from distill.report.folder import find_runs
 from distill.report.reproduce import command, score_of
 from distill.report.summary import Summary
 from distill.splits import quiz_of
+from distill.verbs.train import _task_second
 from models.checkpoint import load_encoder
 from tests import tiny
 from tests.training import assert_same, exact_arithmetic, free_port, left_behind, one_rank_of_the_program, only, start
@@ -268,6 +269,10 @@ def test_mistakes_are_said_in_one_line(more, message, data, tiny_bert, tmp_path,
 def test_the_task_may_be_named_as_the_published_program_names_it(given, capsys):
     assert main(["train", *given]) == 1
     assert "unknown task 'nothing'" in capsys.readouterr().err
+
+
+def test_words_that_name_no_task_by_a_setting_are_read_as_they_are():
+    assert _task_second(["mpdistil", "COPA", "--output_dir=-x"]) == ["mpdistil", "COPA", "--output_dir=-x"]
 
 
 def test_the_training_settings_reach_every_fit():

@@ -12,13 +12,14 @@ from typing import Protocol
 
 from data_utils.corpus.documents import Fragment, fragments
 from data_utils.readers.hub import reachable
+from data_utils.tasks import get_task
 
 HUB = "hub:"
 HUB_FORM = "hub:NAME:CONFIG:SPLIT, such as hub:Salesforce/wikitext:wikitext-2-raw-v1:train"
 WIKITEXT = re.compile(r"wiki\.\w+\.(raw|tokens)")
 TEXT_ENDING = ".txt"
 TEXT_COLUMN = "text"
-CLASSES = ("neg", "pos")  # aclImdb's folders of reviews; files beside them are lists of addresses
+CLASSES = get_task("IMDb").raw_labels  # aclImdb's folders of reviews; files beside them are lists of addresses
 BLOCK = 1 << 20
 ROWS = 256  # of a Hub's data set that are read at once
 logger = logging.getLogger(__name__)

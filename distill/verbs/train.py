@@ -32,7 +32,7 @@ def main(words: list[str]) -> None:
     if words and words[0] in HELP:
         parser.print_usage()
         return
-    given, rest = parser.parse_known_args(_task_second(split_words(words)))
+    given, rest = parser.parse_known_args(_task_second(words))
     recipe, task = recipes.load(given.recipe), get_task(given.task)
     if given.seeds is None or any(word in HELP for word in rest):
         (config,) = configs(recipe, task, given, [rest])
@@ -45,11 +45,12 @@ def main(words: list[str]) -> None:
 
 def _task_second(words: list[str]) -> list[str]:
     """`--task TASK`, as MPDistil's program is called, in its place after the recipe."""
-    if "--task" not in words[:-1]:
-        return words
-    at = words.index("--task")
-    others = words[:at] + words[at + 2:]
-    return [*others[:1], words[at + 1], *others[1:]]
+    parts = split_words(words)
+    if "--task" not in parts[:-1]:
+        return words  # untouched: apart from its =, a value such as -x would be taken for a setting
+    at = parts.index("--task")
+    others = parts[:at] + parts[at + 2:]
+    return [*others[:1], parts[at + 1], *others[1:]]
 
 
 def configs(recipe, task: Task, given: argparse.Namespace, runs: list[list[str]]) -> list:

@@ -187,7 +187,7 @@ def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> N
     limit = cfg.max_grad_norm or float("inf")
     norm = full(nn.utils.clip_grad_norm_(run.module.parameters(), limit))
     total = sum(sums.values())
-    if not (torch.isfinite(total) and (cfg.fp16 or torch.isfinite(norm))):
+    if not torch.isfinite(total if cfg.fp16 else total + norm):
         terms = ", ".join(f"{name} {value.item():g}" for name, value in sums.items())
         raise NonFiniteLossError(f"step {run.step + 1}: the loss or its gradient is not finite (sums of the terms: "
                                  f"{terms}; gradient norm {norm.item():g}); no update was made. Lower --learning_rate, "

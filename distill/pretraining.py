@@ -1,7 +1,9 @@
 """What pre-training adds to distillation: operations that are counted, documents that are held out."""
 
+import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from data_utils.draws import HELD_OUT
 from data_utils.text.batches import TextBatch
@@ -15,9 +17,10 @@ from distill.teacher import Teacher
 from distill.vocabulary_losses import best_words
 from models.layers import layer_stack
 from models.masked_lm import MaskedLM
-from models.outputs import Outputs
+from models.outputs import Outputs, Words
 
 WORD_TERMS = {"mlm", "kl"}  # those that read scores of words
+logger = logging.getLogger(__name__)
 
 
 class Pretraining(Distillation):
@@ -56,39 +59,60 @@ def _layer_weights(model: MaskedLM, depth: int) -> int:
     return sum(parameter.numel() for layer in getattr(owner, name)[:depth] for parameter in layer.parameters() if parameter.dim() > 1)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a batch gave: sums and counts of the terms, how many words were masked, how many the student found, and the teacher where
+    its words are read."""
+
+    sums: dict[str, float]
+    counts: dict[str, int]
+    masked: int
+    found: int
+    by_teacher: int
+
+
 class Validation:
     """Scores a student on batches that stay the same: each term of its loss, and the share of masked words that it finds, where they
-    are learned. What selects is the weighted sum of the terms, the lower the better.
+    are learned; the teacher's share is said once. What selects is the weighted sum of the terms, the lower the better.
     """
 
     def __init__(self, objective: Pretraining, batches: Sequence[TextBatch], cfg):
         self.objective, self.batches, self.cfg = objective, batches, cfg
+        self.compares = objective.wanted.words  # until the teacher's share is said
 
     def __call__(self, student: MaskedLM, to_beat: float = -math.inf) -> Scores:
         self.objective.eval()
         mine = workers.share(list(range(len(self.batches))))
-        found: dict[int, tuple[dict[str, float], dict[str, int], int, int]] = {}
+        judged: dict[int, Judged] = {}
         with bar(len(mine), "evaluate", "batch") as progress_bar:
             for index in mine:
-                found[index] = self._judge(student, self.batches[index])
+                judged[index] = self._judge(student, self.batches[index])
                 progress_bar.update()
-        parts = {index: part for rank in workers.gather(found) for index, part in rank.items()}
-        sums, counts, right, masked = zip(*(parts[index] for index in sorted(parts)), strict=True)
-        terms = {name: sum(part[name] for part in sums) / max(sum(part[name] for part in counts), 1) for name in sums[0]}
+        by_index = {index: part for rank in workers.gather(judged) for index, part in rank.items()}
+        parts = [by_index[index] for index in sorted(by_index)]
+        terms = {name: sum(part.sums[name] for part in parts) / max(sum(part.counts[name] for part in parts), 1) for name in parts[0].sums}
         weights = self.objective.weights(1.0)
         loss = sum(weights[name] * value for name, value in terms.items())
         if not WORD_TERMS & terms.keys():
             return Scores({}, -loss, selected_on=HELD_OUT, terms=terms)
-        share, name = sum(right) / sum(masked), f"{HELD_OUT}/accuracy"
-        error = (share * (1 - share) / sum(masked)) ** 0.5
-        return Scores({name: share}, -loss, {name: error}, {name: sum(masked)}, HELD_OUT, terms=terms)
+        masked = sum(part.masked for part in parts)
+        share, name = sum(part.found for part in parts) / masked, f"{HELD_OUT}/accuracy"
+        if self.compares:
+            logger.info("of the held-out masked words the teacher finds %.1f %%, the student %.1f %% so far",
+                        100 * sum(part.by_teacher for part in parts) / masked, 100 * share)
+            self.compares = False
+        error = (share * (1 - share) / masked) ** 0.5
+        return Scores({name: share}, -loss, {name: error}, {name: masked}, HELD_OUT, terms=terms)
 
-    def _judge(self, student: MaskedLM, batch: TextBatch) -> tuple[dict[str, float], dict[str, int], int, int]:
-        """Sums and counts of the terms, words found, words masked."""
+    def _judge(self, student: MaskedLM, batch: TextBatch) -> Judged:
         counts, batch = self.objective.counts(batch), batch.to(workers.device())
+        where = batch.target != IGNORED
+
+        def right(words: Words) -> int:
+            return int((best_words(words.features(where), words.weight, words.bias) == batch.target[where]).sum())
+
         with autocast(self.cfg, workers.device()):
-            outputs = student(batch)
-            sums = self.objective.sums(outputs, self.objective.teacher(batch), batch, self.objective.weights(1.0))
-            where = batch.target != IGNORED
-            right = best_words(outputs.words.features(where), outputs.words.weight, outputs.words.bias) == batch.target[where]
-        return {name: float(value) for name, value in sums.items()}, counts, int(right.sum()), len(right)
+            outputs, taught = student(batch), self.objective.teacher(batch)
+            sums = self.objective.sums(outputs, taught, batch, self.objective.weights(1.0))
+            by_teacher = right(taught.words) if self.compares else 0
+            return Judged({name: float(value) for name, value in sums.items()}, counts, int(where.sum()), right(outputs.words), by_teacher)

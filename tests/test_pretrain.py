@@ -1,6 +1,7 @@
 """Pre-training on tiny models and real code paths: what is learned, resumed, shared out over ranks, counted, drawn, and refused."""
 
 import json
+import logging
 from contextlib import nullcontext
 
 import numpy as np
@@ -224,6 +225,20 @@ def test_the_words_found_are_those_with_the_highest_scores(places):
     assert found.values == {"heldout/accuracy": pytest.approx(share)} and found.counts == {"heldout/accuracy": count} and share > 0
     assert found.errors["heldout/accuracy"] == pytest.approx((share * (1 - share) / count) ** 0.5)
     assert found.selection == pytest.approx(-found.terms["mlm"])
+
+
+@torch.no_grad()
+def test_how_many_masked_words_the_teacher_finds_is_said_once(places, caplog):
+    cfg, teacher, student, corpus, masking, _ = parts(places, bf16=False)
+    teacher.head.bias[20] = 50.0  # always its first choice
+    batches = fixed_batches(corpus, corpus.split()[0], "padded", 24, masking, 0, 256)
+    wanted = torch.cat([batch.target[batch.target != IGNORED] for batch in batches])
+    validation = Validation(objective_of(cfg, student, teacher), batches, cfg)
+    with caplog.at_level(logging.INFO):
+        found, again = validation(student), validation(student)
+    (line,) = (record.message for record in caplog.records if "the teacher finds" in record.message)
+    assert f"the teacher finds {100 * (wanted == 20).float().mean():.1f} %" in line and found == again
+    assert f"the student {100 * found.values['heldout/accuracy']:.1f} %" in line
 
 
 def test_fresh_weights_are_of_the_same_shape_and_not_the_teachers(places):

@@ -138,20 +138,29 @@ def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
     `readings`: where an encoder answers in several ways, the logits of each, by what follows the split in the names of its
     scores; the first selects. `answering`: how answers in a text are found.
     """
-    values, errors, counts, kept, selection = {}, {}, {}, {}, None
+    kept: dict[str, Predictions] = {}
     for split, dataset in splits.items():
-        if selection is not None and selection <= to_beat:
+        if kept and _selection(next(iter(kept.values())), task) <= to_beat:
             break
         answers_NRC = predict(encoder, dataset, lambda outputs: torch.stack([read(outputs) for read in readings.values()], 1))
         for place, name in enumerate(readings):
-            answers = kept[f"{split}{name}"] = judged(answers_NRC[:, place], encoder.info.labels, dataset, task, answering)
-            found = compute_metrics(task.metrics, answers.predicted, answers.target, answers.group)
-            selection = selection_score(found) if selection is None else selection
-            for metric, value in found.items():
-                key = f"{split}{name}/{metric}"
-                values[key], counts[key] = value, len(answers.uid)
-                errors[key] = bootstrap_standard_error(metric, answers.predicted, answers.target, answers.group)
-    return Scores(values, selection, errors, counts, next(iter(splits)), kept)
+            kept[f"{split}{name}"] = judged(answers_NRC[:, place], encoder.info.labels, dataset, task, answering)
+    return scored(kept, task, selected_on=next(iter(splits)))
+
+
+def scored(kept: Mapping[str, Predictions], task: Task, selected_on: str = "") -> Scores:
+    """The task's metrics of what was predicted, by what stands before the "/" in the names of its scores; the first selects."""
+    values, errors, counts = {}, {}, {}
+    for name, answers in kept.items():
+        for metric, value in compute_metrics(task.metrics, answers.predicted, answers.target, answers.group).items():
+            key = f"{name}/{metric}"
+            values[key], counts[key] = value, len(answers.uid)
+            errors[key] = bootstrap_standard_error(metric, answers.predicted, answers.target, answers.group)
+    return Scores(values, _selection(next(iter(kept.values())), task), errors, counts, selected_on, dict(kept))
+
+
+def _selection(answers: Predictions, task: Task) -> float:
+    return selection_score(compute_metrics(task.metrics, answers.predicted, answers.target, answers.group))
 
 
 def dev_splits(encoder: Encoder, task: Task, data_dir: str, max_length: int = 0,

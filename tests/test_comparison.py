@@ -14,6 +14,7 @@ from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.evaluate import task_info
 from distill.report import latency
+from distill.report.constant import constant_scores
 from distill.report.folder import find_runs
 from distill.report.summary import Summary
 from distill.rundir import device_name
@@ -122,6 +123,22 @@ def test_timing_stops_at_its_limit_but_counts_a_few_batches(study, monkeypatch):
     assert found["milliseconds"] == {"1": 2000.0, "32": 1000 * 30 / 32}
 
 
+# ---- one answer to all examples
+
+
+def test_a_constant_answer_is_a_row_without_size_time_or_curves(study, tiny_glue, tmp_path, report):  # noqa: F811
+    words = ["folder", study, "--teacher", "teacher", "--constant"]
+    status, lines, said = report(*words, "--data_dir", tiny_glue, "--plots", tmp_path / "plots")
+    known = {task: constant_scores(get_task(task), str(tiny_glue)).values for task in ("CoLA", "MRPC")}
+    expected = [f"{100 * value:.1f} (1)" for task in known for value in known[task].values()]
+    found = cells(lines, "control: constant answer")
+    assert status == 0 and found[:len(expected)] == expected and set(found[len(expected):-3]) == {"-"}
+    assert not said and not [line for line in lines[2:] if "Not timed" in line and "constant" in line]
+    assert not list((tmp_path / "plots").glob("curves-*constant*")) and (tmp_path / "plots/comparison.png").is_file()
+    shutil.rmtree(study / "MRPC")
+    assert "no constant answer: data directory" in report(*words, "--data_dir", tmp_path / "nowhere")[2]
+
+
 # ---- the script
 
 
@@ -135,7 +152,8 @@ def test_the_script_asks_for_folders_and_hands_everything_over(tmp_path):
     done = sh("scripts/compare_benchmarks.sh", "my runs/a", "b", "--baseline", "b", PYTHON=program, OUT=out, DATA="a folder")
     assert done.returncode == 0 and out.is_dir()
     assert (tmp_path / "words").read_text().splitlines() == [
-        "-m", "distill", "report", "folder", "--teacher", "teacher", "--time", "--data_dir", "a folder", "--markdown", f"{out}/comparison.md",
+        "-m", "distill", "report", "folder", "--teacher", "teacher", "--time", "--constant", "--data_dir", "a folder",
+        "--markdown", f"{out}/comparison.md",
         "--csv", f"{out}/comparison.csv", "--plots", str(out), "my runs/a", "b", "--baseline", "b"]
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_utils.encode import untokenised
-from data_utils.metrics import bootstrap_standard_error, compute_metrics
 from data_utils.readers import read_examples
 from data_utils.tasks import Example, Task
 from distill.config import digest
-from distill.evaluate import judged
+from distill.evaluate import judged, scored
 from distill.report import Record, portable
+from distill.report.folder import Run
 from distill.rundir import origin
-from distill.scores import Predictions
+from distill.scores import Predictions, Scores
 
 ROW = "control: constant answer"
 
@@ -38,19 +38,27 @@ def constant_of(task: Task, data_dir: str) -> Constant:
     return Constant(answer, f"class {task.labels[answer]}")
 
 
-def constant_records(task: Task, data_dir: str, table: str, words: list[str]) -> list[Record]:
-    """The records of the constant answer on the dev splits of `task`, read from the data alone; `words` is the command.
+def constant_scores(task: Task, data_dir: str) -> Scores:
+    """Of the constant answer on the dev splits of `task`, read from the data alone.
 
     ValueError for a task without train or dev split, and what read_examples() refuses.
     """
-    found, facts, records = constant_of(task, data_dir), origin(words), []
-    for split in task.dev_splits:
-        given = answered(found, task, read_examples(task, split, data_dir))
-        for metric, value in compute_metrics(task.metrics, given.predicted, given.target, given.group).items():
-            error = bootstrap_standard_error(metric, given.predicted, given.target, given.group)
-            records.append(Record(table, ROW, task.name, task.version, split, metric, value, len(given.uid), error, 0, "constant",
-                                  portable(words), facts["commit"], digest({"answer": found.name}), facts["device"], 0.0, 0))
-    return records
+    found = constant_of(task, data_dir)
+    return scored({split: answered(found, task, read_examples(task, split, data_dir)) for split in task.dev_splits}, task)
+
+
+def constant_records(task: Task, data_dir: str, table: str, words: list[str]) -> list[Record]:
+    """The records of constant_scores(); `words` is the command."""
+    scores, facts = constant_scores(task, data_dir), origin(words)
+    config = digest({"answer": constant_of(task, data_dir).name})
+    return [Record(table, ROW, task.name, task.version, *key.split("/"), value, scores.counts[key], scores.errors[key], 0, "constant",
+                   portable(words), facts["commit"], config, facts["device"], 0.0, 0) for key, value in scores.values.items()]
+
+
+def constant_run(task: Task, data_dir: str) -> Run:
+    """The constant answer as a row of a table of runs."""
+    scores = constant_scores(task, data_dir)
+    return Run(None, ROW, task, 0, {}, {}, scores, None, None, None, None, scores.predictions)
 
 
 def answered(constant: Constant, task: Task, examples: Sequence[Example]) -> Predictions:

@@ -26,10 +26,10 @@ SEED_FOLDER = re.compile(rf"{FOLDER}\d+")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `parameters` (embeddings included), `body` (the same without them), `size` (bytes of the weights) and
+    """A finished run, in `path`; or, without one, an answer that nothing was trained for (constant.py). `parameters` (embeddings included), `body` (the same without them), `size` (bytes of the weights) and
     `latency` are None where they are not known; `predictions`, by split, are empty where they were not kept or cannot be read."""
 
-    path: Path
+    path: Path | None
     row: str
     task: Task
     seed: int

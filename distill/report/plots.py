@@ -30,7 +30,7 @@ def plot(summary: Summary, folder: Path) -> tuple[list[Path], list[str]]:
     except OSError as error:
         raise SaveError(f"cannot make the folder {folder}: {error.strerror}") from error
     written, notes = [], []
-    for row, task in dict.fromkeys((run.row, run.task.name) for run in summary.runs):
+    for row, task in dict.fromkeys((run.row, run.task.name) for run in summary.runs if run.path):
         runs = summary.of(row, task)
         try:
             figure = curves(runs)

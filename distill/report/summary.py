@@ -81,9 +81,10 @@ class Summary:
         return {key: median(times) for key, times in found.items()}
 
     def lacking(self, fact: str) -> dict[str, list[str]]:
-        """The tasks of the table, by system, on which none of its runs knows `fact`; systems that lack nothing are left out."""
+        """The tasks of the table, by trained system, on which none of its runs knows `fact`; systems that lack nothing are left out."""
         tasks = dict.fromkeys(task for task, _, _ in self.columns)
-        found = {row: [task for task in tasks if self.typical(row, fact, task) is None] for row in self.rows}
+        found = {row: [task for task in tasks if self.typical(row, fact, task) is None] for row in self.rows
+                 if any(run.path for run in self.of(row))}
         return {row: tasks for row, tasks in found.items() if tasks}
 
     def disturbed(self) -> dict[str, list[str]]:

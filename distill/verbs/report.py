@@ -9,7 +9,7 @@ from data_utils.readers import DEFAULT_DATA_DIR
 from data_utils.tasks import get_task
 from distill.bench.records import SpeedRecord, speed_table
 from distill.report import folder_table, read_records, records_of, write_records
-from distill.report.constant import constant_records
+from distill.report.constant import constant_records, constant_run
 from distill.report.folder import Run, find_runs, runs_in
 from distill.report.latency import measure_latency
 from distill.report.plots import plot
@@ -32,8 +32,9 @@ def main(words: list[str]) -> None:
     folder.add_argument("folder", type=Path, nargs="+")
     folder.add_argument("--baseline", default="", help="the row that others are tested against, paired by seed and example")
     folder.add_argument("--teacher", default="", help="the row of which others keep a share")
+    folder.add_argument("--constant", action="store_true", help="a row for one answer to all examples, chosen on train")
     folder.add_argument("--time", action="store_true", help="measure how long the systems take that were not timed on this device")
-    folder.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks whose texts are timed")
+    folder.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks, for --constant and --time")
     folder.add_argument("--markdown", type=Path, help="write what is printed, and what was left out")
     folder.add_argument("--csv", type=Path, help="write the same as comma-separated values")
     folder.add_argument("--plots", type=Path, help="folder for plots: curves, score against parameters and latency, all facts side by side")
@@ -74,6 +75,9 @@ def report_folder(given: argparse.Namespace) -> None:
         untimed = time_runs(runs, given.data_dir)
         runs, notes = find_runs(*given.folder)
         notes += untimed
+    if given.constant:
+        constants, unanswered = constant_runs(runs, given.data_dir)
+        runs, notes = [*runs, *constants], [*notes, *unanswered]
     for note in notes:
         logger.warning("%s", note)
     if not runs:
@@ -110,6 +114,17 @@ def time_runs(runs: Sequence[Run], data_dir: str) -> list[str]:
             except ValueError as error:
                 notes.append(f"{row} on {task} was not timed: {error}")
     return notes
+
+
+def constant_runs(runs: Sequence[Run], data_dir: str) -> tuple[list[Run], list[str]]:
+    """The constant answer to each task of the runs, and a line for each task that has none."""
+    found, notes = [], []
+    for task in {run.task.name: run.task for run in runs}.values():
+        try:
+            found.append(constant_run(task, data_dir))
+        except ValueError as error:
+            notes.append(f"no constant answer: {error}")
+    return found, notes
 
 
 def report_latency(given: argparse.Namespace) -> None:

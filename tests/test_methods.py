@@ -5,6 +5,7 @@ import json
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from distill import distillation, recipes
 from distill.__main__ import main
 from distill.evaluate import encode_split, predict
 from distill.teacher_cache import CachedTeacher
+from distill.verbs.evaluate import read_senses
 from models.checkpoint import load_encoder
+from models.weights import fingerprint
 from tests import tiny
 
 TERMS = {"logit_kd": {"kl"}, "pkd": {"kl", "cls"}, "tinybert": {"kl", "hidden", "attention"}, "relation_kd": {"kl", "relation"}}
@@ -132,6 +135,16 @@ def test_methods_that_compare_tokens_refuse_another_vocabulary_and_name_those_th
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ") and "another vocabulary" in said and "logit_kd and pkd" in said and "truncate:N" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_evaluation_says_where_senses_are_of_another_teacher_than_the_models(cola, tiny_bert, tiny_glue, tmp_path, caplog):
+    assert run("senses", "build", "CoLA", "--teacher", cola, "--data_dir", tiny_glue, "--num_senses", 3, "--output_dir", tmp_path / "senses") == 0
+    assert train("sense_kd", "CoLA", tiny_glue, cola, tmp_path / "student", "--senses", tmp_path / "senses") == 0
+    for place in (cola, tmp_path / "student", tmp_path / "student/best", tiny_bert):
+        caplog.clear()
+        read_senses(SimpleNamespace(senses=tmp_path / "senses", checkpoint=place))
+        assert bool(caplog.messages) == (place == tiny_bert), place
+    assert f"{tiny_bert} has weights {fingerprint(tiny_bert)}: " in caplog.text and fingerprint(cola) in caplog.text
 
 
 def test_sense_kd_takes_relations_beside_senses(cola, tiny_glue, tmp_path):

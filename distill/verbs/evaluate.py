@@ -13,7 +13,7 @@ from data_utils.tasks import Task, get_task
 from data_utils.windows import Windows
 from distill import workers
 from distill.evaluate import answer_questions, dev_splits, encode_split, judged, predict, score
-from distill.rundir import write_json
+from distill.rundir import read_json, write_json
 from distill.scores import Predictions, Scores
 from distill.senses.dictionary import SenseDictionary
 from distill.spans import Answering, answers_by_id, by_answer
@@ -21,6 +21,7 @@ from distill.submission import write_submission
 from models.downloaded import open_checkpoint
 from models.encoder import Encoder
 from models.heads import POOLINGS, SIMILARITIES
+from models.weights import fingerprint
 
 READINGS = {"continuous": "continuous states", "senses": "chosen senses"}  # what a head reads, as scores say it
 PROBE_ROWS = 200  # dev rows on which an unknown pooling is tried
@@ -69,7 +70,7 @@ def main(words: list[str]) -> None:
         encoder.info = replace(encoder.info, pooling=given.pooling)
     if given.similarity and not given.senses:
         raise ValueError(f"--similarity {given.similarity}: it says how --senses are read, and none are given")
-    lookup = SenseDictionary.load(given.senses).lookup(workers.device(), given.similarity) if given.senses else encoder.senses
+    lookup = read_senses(given).lookup(workers.device(), given.similarity) if given.senses else encoder.senses
     datasets = dev_splits(encoder, task, given.data_dir, given.max_length, windows) if task.dev_splits else {}
     if not (datasets or given.submission or given.predictions):
         raise ValueError(f"{task.name} has no labelled split here: give {'--predictions FILE' if task.spans else '--submission FOLDER'} "
@@ -111,6 +112,22 @@ def apart(split: str, found: Predictions, task: Task) -> str:
     parts = [f"{kind} (n={number}) " + "  ".join(f"{name} {100 * value:.2f}" for name, value in values.items())
              for kind, (number, values) in by_answer(found, task).items()]
     return f"{split}, questions {'; '.join(parts)}"
+
+
+def read_senses(given: argparse.Namespace) -> SenseDictionary:
+    """The dictionary; it is said where its provenance, which downloaded ones lack, names another teacher than the checkpoint and than
+    the one that the checkpoint's run learned from."""
+    senses, checkpoint = SenseDictionary.load(given.senses), Path(given.checkpoint)
+    built = senses.provenance.get("teacher")
+    if built and checkpoint.is_dir():
+        best = checkpoint / "best" if (checkpoint / "best").is_dir() else checkpoint
+        notes = best.parent / "origin.json"
+        taught_by = read_json(notes).get("teacher") if notes.is_file() else None
+        if built not in (own := fingerprint(best), taught_by):
+            logger.warning("--senses %s were built from a teacher with weights %s; %s has weights %s%s: its scores through these senses may "
+                           "mean little; `sh r2_construct_sense_dictionary.sh TASK` builds those of a teacher", given.senses, built, checkpoint,
+                           own, f" and learned from {taught_by}" if taught_by else "")
+    return senses
 
 
 def check_of_spans(task: Task, given: argparse.Namespace, answering: Answering) -> None:

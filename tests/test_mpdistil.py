@@ -1,6 +1,7 @@
 """MPDistil: its four fits, its ablations, the preset of the published code, and exact resume in the middle of the curriculum."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from distill.report import plots, read_records
 from distill.report.folder import find_runs
 from distill.report.reproduce import command, score_of
 from distill.report.summary import Summary
+from distill.report.tables import tables_of
 from distill.splits import quiz_of
 from distill.verbs.train import _task_second
 from models.checkpoint import load_encoder
@@ -220,13 +222,27 @@ def test_a_stage_is_recorded_as_one_and_made_again_from_its_record(made, tmp_pat
     file = tmp_path / "records.jsonl"
     for row, run in (("teacher", made / "stage-teacher"), ("mpdistil", made)):
         assert main(["report", "--records", str(file), "add", "table", row, str(run)]) == 0
-    records = read_records(file)
+    records = [record for record in read_records(file) if record.table == "table"]
     assert [record.stage for record in records] == ["stage-teacher", ""]
     assert records[0].command.startswith("python -m distill train mpdistil COPA ") and records[0].recipe == "mpdistil"
     typed = replace(records[0], command="python -m distill train mpdistil COPA --stages_dir a/b --output_dir c/d")
     assert command(typed, dict.fromkeys(("data_dir", "model", "teacher", "senses"), ""), tmp_path / "again") == [
         "train", "mpdistil", "COPA", "--output_dir", str(tmp_path / "again")]
     assert score_of(replace(records[0], value=0.0), made) == records[0].value
+
+
+def test_what_a_learned_policy_came_to_draw_is_recorded_in_a_table_of_its_own(made, tmp_path):
+    shutil.copytree(made, tmp_path / "evenly")
+    config = json.loads((made / "config.json").read_text())
+    (tmp_path / "evenly/config.json").write_text(json.dumps({**config, "policy": "random"}))
+    for row, run in (("mpdistil", made), ("teacher", made / "stage-teacher"), ("evenly", tmp_path / "evenly")):
+        assert main(["report", "--records", str(tmp_path / "records.jsonl"), "add", "table", row, str(run)]) == 0
+    records = read_records(tmp_path / "records.jsonl")
+    (found,) = (record for record in records if record.table == "table_policies")
+    drawn = sum(line["policy"]["COPA"] for line in policy_lines(made)) / 4
+    assert (found.row, found.split, found.metric, found.value) == ("mpdistil", "policy", "main task", pytest.approx(drawn))
+    assert tables_of(records)["table_policies"]().splitlines() == ["| | COPA policy, main task |", "|---|---|", f"| mpdistil | {100 * drawn:.1f} (1) |"]
+    assert score_of(found, made) == found.value
 
 
 def test_a_curriculum_that_does_not_better_its_student_is_said(made, data, tiny_bert, tmp_path, caplog):

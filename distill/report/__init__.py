@@ -10,13 +10,14 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
 from data_utils.draws import HELD_OUT
 from data_utils.tasks import TEXT
 from distill.config import digest, split_words
+from distill.report.policies import LATEST, METRIC, SPLIT, TABLES, policy_of
 from distill.rundir import RunDir, SaveError, read_json, stage_of, write_text
 from distill.seeds import FOLDER, SEED
 from models.weights import stored_parameters
@@ -114,7 +115,8 @@ def _turn(folder: Path) -> Iterator[None]:
 
 def records_of(run: Path, table: str, row: str, scores: dict | None = None, reading: str = "") -> list[Record]:
     """The records of a finished run directory: its best scores, or `scores`, which is the `reading` of a file that
-    `evaluate --output` wrote. Of pre-training: the share of held-out masked words that it finds; none where no words were learned."""
+    `evaluate --output` wrote. Of pre-training: the share of held-out masked words that it finds; none where no words were learned.
+    Of a curriculum also its policy_of(), in a table of its own: without an error, and n the number of episodes."""
     if not (run / "DONE").exists():
         raise ValueError(f"{run} is not finished: run its command again")
     config, origin, own = (read_json(run / name) for name in ("config.json", "origin.json", "scores.json"))
@@ -123,11 +125,14 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
     scores = scores or own
     words = of_one_seed(origin["command"], config["seed"])
     trained = [line for line in RunDir(run).logged() if pretrained and "tokens" in line]
-    return [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
-                   scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
-                   origin["device"], own["seconds"], stored_parameters(run / "best" / "model.safetensors"), reading, stage_of(run),
-                   RunDir(run).evaluations(), max((line["step"] for line in trained), default=0), sum(line["tokens"] for line in trained))
-            for key, value in scores["values"].items() if pretrained or key.split("/")[0] != HELD_OUT]  # that part of train only selects
+    found = [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
+                    scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
+                    origin["device"], own["seconds"], stored_parameters(run / "best" / "model.safetensors"), reading, stage_of(run),
+                    RunDir(run).evaluations(), max((line["step"] for line in trained), default=0), sum(line["tokens"] for line in trained))
+             for key, value in scores["values"].items() if pretrained or key.split("/")[0] != HELD_OUT]  # that part of train only selects
+    drawn = [replace(found[0], table=table + TABLES, split=SPLIT, metric=METRIC, value=value, n=LATEST, stderr=0.0, evaluations=0)
+             for value in policy_of(run, task["task"]).values() if not reading]
+    return [*found, *drawn]
 
 
 def is_masked_lm(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from data_utils.tasks import TEXT
 from distill.config import split_words
 from distill.report import Record, read_records
+from distill.report.policies import policy_of
 from distill.rundir import RunDir, origin, read_json
 
 CHECKED = {"teacher": "TEACHER", "senses": "SENSES"}  # what an earlier command makes, and the variable that names it
@@ -139,7 +140,8 @@ def score_of(record: Record, out: Path) -> float:
     """The number that the record is about, as it was made again in `out`."""
     if words_of(record)[0] == "report":
         return find_record(read_records(out / "records.jsonl"), record.id).value
-    scores = read_json(out / "readings.json")[record.reading]["values"] if record.reading else RunDir(out / record.stage).scores().values
+    scores = read_json(out / "readings.json")[record.reading]["values"] if record.reading else {
+        **RunDir(out / record.stage).scores().values, **policy_of(out / record.stage, record.task)}
     key = f"{record.split}/{record.metric}"
     if key not in scores:
         raise ValueError(f"the run in {out} has no {key}, only {', '.join(scores)}: other metrics or splits were in use at commit "

@@ -13,6 +13,7 @@ MODEL=${MODEL:-minilm}                              # the encoder; it gets a hea
 LAYERS=${LAYERS:-uniform:half}                      # the student's
 TASKS=${TASKS:-SST-2 MRPC CoLA STS-B IMDb}
 SEEDS=${SEEDS:-1 2 3}                               # of fine-tuning
+EPOCHS=${EPOCHS:-}                                  # of fine-tuning; empty: those of the preset for the encoder's width
 LONG_TASKS=${LONG_TASKS:-SST-2 IMDb}                # an hour or more for a seed: these rows and seeds alone
 LONG_ROWS=${LONG_ROWS:-teacher copied distilbert minilmv2 mlm mlm_fresh fresh constant}
 LONG_SEEDS=${LONG_SEEDS:-1}
@@ -49,7 +50,8 @@ finetune() {  # FOLDER ROW MODEL [settings]
     shift 3
     for task in $TASKS; do
         wanted || continue
-        "$PYTHON" -m distill train finetune "$task" --data_dir "$DATA" --model "$model" --output_dir "$RUNS/$task/$place" "$@" --seeds $seeds
+        "$PYTHON" -m distill train finetune "$task" --data_dir "$DATA" --model "$model" --output_dir "$RUNS/$task/$place" \
+            ${EPOCHS:+--num_train_epochs "$EPOCHS"} "$@" --seeds $seeds
         "$PYTHON" -m distill report --records "$RECORDS" add pretraining "$name" "$RUNS/$task/$place"
     done
 }

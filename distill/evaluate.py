@@ -138,13 +138,22 @@ def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
     `readings`: where an encoder answers in several ways, the logits of each, by what follows the split in the names of its
     scores; the first selects. `answering`: how answers in a text are found.
     """
+    def answer(split: str) -> dict[str, np.ndarray]:
+        answers_NRC = predict(encoder, splits[split], lambda outputs: torch.stack([read(outputs) for read in readings.values()], 1))
+        return {name: answers_NRC[:, place] for place, name in enumerate(readings)}
+
+    return score_answers(answer, encoder.info.labels, task, splits, answering, to_beat)
+
+
+def score_answers(answer: Callable[[str], Mapping[str, np.ndarray]], labels: tuple[str, ...], task: Task,
+                  splits: Mapping[str, EncodedDataset], answering: Answering = Answering(), to_beat: float = -math.inf) -> Scores:
+    """score() of the logits, in the order of `labels`, that `answer(split)` gives by the names of its readings."""
     kept: dict[str, Predictions] = {}
     for split, dataset in splits.items():
         if kept and _selection(next(iter(kept.values())), task) <= to_beat:
             break
-        answers_NRC = predict(encoder, dataset, lambda outputs: torch.stack([read(outputs) for read in readings.values()], 1))
-        for place, name in enumerate(readings):
-            kept[f"{split}{name}"] = judged(answers_NRC[:, place], encoder.info.labels, dataset, task, answering)
+        for name, logits in answer(split).items():
+            kept[f"{split}{name}"] = judged(logits, labels, dataset, task, answering)
     return scored(kept, task, selected_on=next(iter(splits)))
 
 

@@ -21,10 +21,11 @@ from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task
 from distill import workers
 from distill.curriculum import LOSS
-from distill.evaluate import predict
+from distill.evaluate import predict, score_answers
 from distill.losses import absolute_error, cross_entropy, doubt, squared_error
 from distill.objective import Objective
 from distill.precision import autocast
+from distill.scores import Scores
 from models.encoder import Encoder
 from models.multitask import MultiTask
 
@@ -93,6 +94,23 @@ class MetaTeaching(Objective):
         terms = {"teacher": self.answering.loss(own, batch.target), "student": self.answering.loss(its, batch.target),
                  "teacher_doubt": self.answering.doubt(own, batch.target), "student_doubt": self.answering.doubt(its, batch.target)}
         return {name: terms[name].sum() for name in self.term_weights}
+
+
+class MetaScores:
+    """Scores the meta-teacher after every pass of its last layer: what that reads of a split is computed when it is first asked for."""
+
+    def __init__(self, task: Task, splits: Mapping[str, EncodedDataset]):
+        self.task, self.splits = task, splits
+        self.known: dict[str, Tensor] = {}
+
+    def __call__(self, meta: Encoder, to_beat: float) -> Scores:
+        return score_answers(lambda split: {"": self._answers(meta, split)}, meta.info.labels, self.task, self.splits, to_beat=to_beat)
+
+    def _answers(self, meta: Encoder, split: str) -> np.ndarray:
+        if split not in self.known:
+            self.known[split] = torch.from_numpy(features(meta, self.splits[split])).to(workers.device())
+        known_NCD = self.known[split]
+        return meta.head.classify(known_NCD.flatten(0, 1)).view(len(known_NCD), -1).cpu().numpy()
 
 
 class Learning(Objective):

@@ -1,13 +1,16 @@
 """The meta-teacher, what the student is measured against it by, and the student of several tasks."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from data_utils.batching import collate
 from data_utils.tasks import get_task
-from distill.evaluate import encode_for, encode_split, predict
-from distill.meta_teacher import Answering, HeadLearning, Learning, MetaTeaching, QuizObserver, features, pooled
+from distill import meta_teacher
+from distill.evaluate import encode_for, encode_split, predict, score
+from distill.meta_teacher import Answering, HeadLearning, Learning, MetaScores, MetaTeaching, QuizObserver, features, pooled
 from models.checkpoint import load_encoder
 from models.encoder import TaskInfo
 from models.multitask import MultiTask
@@ -40,6 +43,21 @@ def test_the_meta_teacher_is_asked_with_and_against_the_student(compete, supergl
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value.sum().item(), rel=1e-5)
     assert objective.weights(0) == ({"teacher": 1.0, "teacher_doubt": 1.0, "student_doubt": -1.0} if compete else {"teacher": 0.5, "student": 0.5})
+
+
+@pytest.mark.parametrize("name", ["COPA", "MultiRC"])
+def test_the_meta_teachers_scores_follow_its_last_layer_and_are_those_of_the_whole_model(name, superglue, superglue_teachers, monkeypatch):
+    meta, task = load_encoder(superglue_teachers[name]).eval(), get_task(name)
+    splits = {"heldout": encode_split(meta, task, "train", str(superglue)), "dev": encode_split(meta, task, "dev", str(superglue))}
+    known = MetaScores(task, splits)
+    with torch.no_grad():
+        known(meta, -math.inf)
+        meta.head.out.weight.copy_(torch.randn_like(meta.head.out.weight))
+        expected = score(meta, task, splits)
+        monkeypatch.setattr(meta_teacher, "predict", lambda *_: pytest.fail("the encoder runs again"))
+        found = known(meta, -math.inf)
+        assert known(meta, 1.0).values.keys() == {key for key in expected.values if key.startswith("heldout/")}, "what does not select is left out"
+    assert found.values == pytest.approx(expected.values) and found.selected_on == "heldout" and found.predictions.keys() == splits.keys()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from distill.distillation import Distillation
 from distill.engine import fit
 from distill.evaluate import predict, score, task_info
 from distill.layer_maps import layer_pairs
-from distill.meta_teacher import REWARDS, HeadLearning, Learning, MetaTeaching, QuizObserver, features, pooled
+from distill.meta_teacher import REWARDS, HeadLearning, Learning, MetaScores, MetaTeaching, QuizObserver, features, pooled
 from distill.precision import autocast
 from distill.presets import SMALL
 from distill.recipes import finetune
@@ -200,7 +200,7 @@ def _stage_config(cfg: Config, **changed) -> finetune.Config:
 def _teach(cfg: Config, task: Task, teacher: Encoder, data: Data, place: RunDir) -> Scores:
     """The first fit: the teacher, on the labels."""
     stage = _stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs)
-    return _fit(stage, task, teacher, finetune.LabelObjective(task), data.train, data, place)
+    return _fit(stage, task, teacher, finetune.LabelObjective(task), data, place)
 
 
 def _study(cfg: Config, task: Task, teacher: RunDir, data: Data, stages: Stages) -> tuple[RunDir, RunDir]:
@@ -237,7 +237,7 @@ def _distil(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, s
     objective.teacher = cached_teacher(LiveTeacher(teacher, cfg, objective.wanted), data.train, place.cache / key)
     del teacher  # its outputs are cached
     student.requires_grad_(True)
-    return _fit(stage, task, student, objective, data.train, data, place)
+    return _fit(stage, task, student, objective, data, place)
 
 
 def _ask(stage: finetune.Config, cfg: Config, task: Task, meta: Encoder, student: Encoder, data: Data, place: RunDir) -> Scores:
@@ -245,12 +245,13 @@ def _ask(stage: finetune.Config, cfg: Config, task: Task, meta: Encoder, student
     known = [features(model.to(workers.device()), data.quiz) for model in (meta, student)]
     meta.requires_grad_(False)
     meta.head.out.requires_grad_(True)
-    return _fit(stage, task, meta, MetaTeaching(task, data.quiz, *known, cfg.use_comp_loss), data.quiz, data, place)
+    stream = TrainStream(data.quiz, task.name, meta.tokenizer.pad_token_id, stage.train_batch_size, stage.seed)
+    return fit(meta, MetaTeaching(task, data.quiz, *known, cfg.use_comp_loss), stream, stage, place, MetaScores(task, data.evaluation))
 
 
-def _fit(stage: finetune.Config, task: Task, model: Encoder, objective, train: EncodedDataset, data: Data, place: RunDir) -> Scores:
-    """One of the first three fits, selected like any run."""
-    stream = TrainStream(train, task.name, model.tokenizer.pad_token_id, stage.train_batch_size, stage.seed)
+def _fit(stage: finetune.Config, task: Task, model: Encoder, objective, data: Data, place: RunDir) -> Scores:
+    """One of the first two fits, selected like any run."""
+    stream = TrainStream(data.train, task.name, model.tokenizer.pad_token_id, stage.train_batch_size, stage.seed)
     with held_vocabulary(stage, model, data.train, data.quiz, *data.evaluation.values()):
         return fit(model, objective, stream, stage, place,
                    lambda encoder, to_beat: score(encoder, task, data.evaluation, to_beat=to_beat))

@@ -89,6 +89,10 @@ class TrainConfig(Settings):
             if getattr(self, one) and getattr(self, other):
                 raise ValueError(f"--{one} and --{other} together: choose one")
 
+    def passes(self, examples: int) -> float:
+        """How often the run reads each of so many examples."""
+        return self.max_steps * self.train_batch_size / examples if self.max_steps else self.num_train_epochs
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(TrainConfig):

@@ -145,17 +145,23 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "teacher": weights,
                         **({"senses": dict(senses.provenance)} if senses else {})})
     key = cache_key(weights, f"{senses.digest()} {lookup.similarity} {sense_type(lookup)}" if senses else "", read, cfg, objective.wanted)
-    objective.teacher = cached_or_live(LiveTeacher(teacher, cfg, objective.wanted, lookup), read, Path(cfg.cache_dir or run_dir.cache) / key, cfg)
-    del teacher  # where its outputs are cached, so that the student has its memory too
+    live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
+    objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.cache) / key, cfg, same_vocabulary)
+    del teacher, live  # where its outputs are cached, so that the student has its memory too
     stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     with held_vocabulary(cfg, student, train, *evaluation.values()):
         return fit(student, objective, stream, cfg, run_dir, lambda model, to_beat: score(model, task, evaluation, to_beat=to_beat))
 
 
-def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig) -> Teacher:
-    """The teacher's outputs computed once, where they fit into cfg.max_cache_gib; what is read per example always does."""
-    size = cache_bytes(live, dataset) / 2**30
+def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig, reads_batches: bool) -> Teacher:
+    """The teacher's outputs computed once, unless it `reads_batches` of the student and that would be more work, for a run that reads a part of
+    the examples, or more than cfg.max_cache_gib; what is read per example always fits."""
+    size, why = cache_bytes(live, dataset) / 2**30, ""
     if (live.wanted.of_tokens or live.encoder.info.spans) and size > cfg.max_cache_gib:
-        logger.info("the teacher runs at every step: its outputs would take %.1f GiB (--max_cache_gib %g)", size, cfg.max_cache_gib)
+        why = f"its outputs would take {size:.1f} GiB (--max_cache_gib {cfg.max_cache_gib:g})"
+    elif reads_batches and cfg.passes(len(dataset)) < 1 and not cfg.cache_dir:
+        why = "the run reads a part of the examples alone"
+    if why:
+        logger.info("the teacher runs at every step: %s", why)
         return live
     return cached_teacher(live, dataset, folder)

@@ -72,4 +72,5 @@ BESIDE = {
     "discount": {"tasks": "SST-2", "reward_function": "real", "policy_learning_rate": 1.0, "episode_batch_size": 1},
     "episode_steps": {"policy": "random"}, "pool_size": {"tasks": "SST-2"},
     "schedule": {"num_train_epochs": 2.0}, "relation_layer": {"relation_weight": 1.0},
+    "cache_dir": {"max_steps": 6}, "max_cache_gib": {"max_steps": 6},  # a pass over train: less is not cached
 }

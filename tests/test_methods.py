@@ -78,7 +78,7 @@ def test_a_teacher_whose_outputs_are_cached_has_left_when_the_student_is_trained
 
     monkeypatch.setattr(distillation, "load_encoder", load)
     monkeypatch.setattr(distillation, "fit", look)
-    assert train("tinybert", "CoLA", tiny_glue, cola, tmp_path, "--max_steps", 1, "--max_cache_gib", limit) == 0 and loaded
+    assert train("tinybert", "CoLA", tiny_glue, cola, tmp_path, "--max_steps", 3, "--max_cache_gib", limit) == 0 and loaded
 
 
 @pytest.mark.parametrize("model, task", [("bert", "CoLA"), ("deberta", "STS-B")])
@@ -100,6 +100,16 @@ def test_a_finished_run_is_left_alone_and_an_unfinished_one_uses_its_cache(cola,
     assert caplog.text.count("running the teacher once over 48 examples") == 1
     assert train("pkd", "CoLA", tiny_glue, cola, tmp_path / "one", "--cache_dir", tmp_path / "cache") == 0
     assert logged(tmp_path / "one")[-1]["terms"] == logged(tmp_path / "two")[-1]["terms"]
+
+
+@pytest.mark.parametrize("words, cached", [(("--max_steps", 2), False), (("--max_steps", 3), True), (("--max_steps", 2, "--cache_dir", "cache"), True),
+                                           (("--max_steps", 0, "--num_train_epochs", 0.5), False), (("--max_steps", 2, "--student", "foreign"), True)])
+def test_a_run_that_reads_a_part_of_train_asks_the_teacher_for_that_part(words, cached, foreign, cola, tiny_glue, tmp_path, caplog):
+    words = [{"cache": tmp_path / "cache", "foreign": foreign}.get(word, word) for word in words]
+    with caplog.at_level("INFO"):
+        assert train("logit_kd", "CoLA", tiny_glue, cola, tmp_path / "run", *words) == 0
+    assert ("running the teacher once over 48 examples" in caplog.text) == cached
+    assert ("the teacher runs at every step: the run reads a part" in caplog.text) == (not cached)
 
 
 # ---- students with a vocabulary of their own

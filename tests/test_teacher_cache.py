@@ -142,11 +142,11 @@ def test_beyond_max_cache_gib_the_teacher_runs_live_but_what_is_read_per_example
     live = wanting(parts, STATES)
     size = cache_bytes(live, parts.data) / 2**30
     with caplog.at_level("INFO"):
-        assert cached_or_live(live, parts.data, tmp_path / "none", settings(max_cache_gib=0.99 * size)) is live
+        assert cached_or_live(live, parts.data, tmp_path / "none", settings(max_cache_gib=0.99 * size), True) is live
     assert "the teacher runs at every step" in caplog.text and "--max_cache_gib" in caplog.text and not (tmp_path / "none").exists()
-    assert cached_or_live(live, parts.data, tmp_path / "some", settings(max_cache_gib=1.01 * size)) is not live
+    assert cached_or_live(live, parts.data, tmp_path / "some", settings(max_cache_gib=1.01 * size), True) is not live
     live = wanting(parts, Wanted(cls=(1,)))
-    assert cached_or_live(live, parts.data, tmp_path / "examples", settings(max_cache_gib=0.0)) is not live
+    assert cached_or_live(live, parts.data, tmp_path / "examples", settings(max_cache_gib=0.0), True) is not live
     assert (tmp_path / "some/uid.npy").exists() and (tmp_path / "examples/uid.npy").exists()
 
 

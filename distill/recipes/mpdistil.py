@@ -234,8 +234,9 @@ def _distil(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, s
     weighted = [(Labels(task), 1 - cfg.alpha), (soft, cfg.alpha), (cls, cfg.beta / (len(pairs) * teacher.width))]
     objective = Distillation(None, weighted)
     key = cache_key(fingerprint(signal.best), "", data.train, cfg, objective.wanted)
-    objective.teacher = cached_teacher(LiveTeacher(teacher, cfg, objective.wanted), data.train, place.cache / key)
-    del teacher  # its outputs are cached
+    live, reads_all = LiveTeacher(teacher, cfg, objective.wanted), stage.passes(len(data.train)) >= 1
+    objective.teacher = cached_teacher(live, data.train, place.cache / key) if reads_all else live
+    del teacher, live  # where its outputs are cached
     student.requires_grad_(True)
     return _fit(stage, task, student, objective, data, place)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import mean, median
 
-from distill.report import Record
+from distill.report import Record, policies
 from distill.report.kept import Column, kept, on_dev
 from distill.report.paired import difference_by_seed
 from distill.scores import mean_and_error
@@ -58,8 +58,8 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
 
     With the name of a row as `baseline`, what is better than it beyond chance is bold: Difference.is_gain of the
     difference paired by seed, since records hold no predictions. With one as `teacher`, the last column says what is kept of it.
-    The last row says what chance the examples bring, where scores are of examples: the standard error of one score, the median over the
-    records. Where the records know it, a column says of how many evaluations the scores are the best: the best of many flatters; and how long pre-training was.
+    The last row says what chance the examples bring, unless policies are all that there is: the standard error of one score, the median
+    over the records. Where the records know it, a column says of how many evaluations the scores are the best: the best of many flatters; and how long pre-training was.
     """
     values: dict[str, Scored] = {}
     errors: dict[Column, list[float]] = {}
@@ -91,7 +91,7 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
             header.append(FACTS[name])
             lines = [[*line, _range(known[row])] for line, row in zip(lines, values)]
             of_examples.append("-")
-    return markdown(header, [*lines, of_examples] if any(map(any, errors.values())) else lines)
+    return markdown(header, lines if {split for _, split, _ in columns} == {policies.SPLIT} else [*lines, of_examples])
 
 
 def _range(numbers: set[int]) -> str:

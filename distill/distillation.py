@@ -154,8 +154,9 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
 
 
 def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig, reads_batches: bool) -> Teacher:
-    """The teacher's outputs computed once, unless it `reads_batches` of the student and that would be more work, for a run that reads a part of
-    the examples, or more than cfg.max_cache_gib; what is read per example always fits."""
+    """The teacher's outputs computed once over all examples. It runs at every step instead where those of tokens would take more than
+    cfg.max_cache_gib, or where this run alone would use the cache and reads a part of the examples, if it `reads_batches` of the student:
+    one vocabulary."""
     size, why = cache_bytes(live, dataset) / 2**30, ""
     if (live.wanted.of_tokens or live.encoder.info.spans) and size > cfg.max_cache_gib:
         why = f"its outputs would take {size:.1f} GiB (--max_cache_gib {cfg.max_cache_gib:g})"

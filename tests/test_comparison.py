@@ -14,7 +14,7 @@ from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.evaluate import task_info
 from distill.report import latency
-from distill.report.constant import constant_scores
+from distill.report.constant import constant_of, constant_scores
 from distill.report.folder import find_runs
 from distill.report.summary import Summary
 from distill.rundir import device_name
@@ -129,7 +129,7 @@ def test_timing_stops_at_its_limit_but_counts_a_few_batches(study, monkeypatch):
 def test_a_constant_answer_is_a_row_without_size_time_or_curves(study, tiny_glue, tmp_path, report):  # noqa: F811
     words = ["folder", study, "--teacher", "teacher", "--constant"]
     status, lines, said = report(*words, "--data_dir", tiny_glue, "--plots", tmp_path / "plots")
-    known = {task: constant_scores(get_task(task), str(tiny_glue)).values for task in ("CoLA", "MRPC")}
+    known = {task: constant_scores(constant_of(get_task(task), str(tiny_glue)), get_task(task), str(tiny_glue)).values for task in ("CoLA", "MRPC")}
     expected = [f"{100 * value:.1f} (1)" for task in known for value in known[task].values()]
     found = cells(lines, "control: constant answer")
     assert status == 0 and found[:len(expected)] == expected and set(found[len(expected):-3]) == {"-"}

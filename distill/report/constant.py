@@ -38,26 +38,22 @@ def constant_of(task: Task, data_dir: str) -> Constant:
     return Constant(answer, f"class {task.labels[answer]}")
 
 
-def constant_scores(task: Task, data_dir: str) -> Scores:
-    """Of the constant answer on the dev splits of `task`, read from the data alone.
-
-    ValueError for a task without train or dev split, and what read_examples() refuses.
-    """
-    found = constant_of(task, data_dir)
-    return scored({split: answered(found, task, read_examples(task, split, data_dir)) for split in task.dev_splits}, task)
+def constant_scores(constant: Constant, task: Task, data_dir: str) -> Scores:
+    """Of `constant` on the dev splits of `task`. ValueError for a task without one, and what read_examples() refuses."""
+    return scored({split: answered(constant, task, read_examples(task, split, data_dir)) for split in task.dev_splits}, task)
 
 
 def constant_records(task: Task, data_dir: str, table: str, words: list[str]) -> list[Record]:
-    """The records of constant_scores(); `words` is the command."""
-    scores, facts = constant_scores(task, data_dir), origin(words)
-    config = digest({"answer": constant_of(task, data_dir).name})
+    """The records of the constant answer, read from the data alone; `words` is the command."""
+    constant, facts = constant_of(task, data_dir), origin(words)
+    scores, config = constant_scores(constant, task, data_dir), digest({"answer": constant.name})
     return [Record(table, ROW, task.name, task.version, *key.split("/"), value, scores.counts[key], scores.errors[key], 0, "constant",
                    portable(words), facts["commit"], config, facts["device"], 0.0, 0) for key, value in scores.values.items()]
 
 
 def constant_run(task: Task, data_dir: str) -> Run:
     """The constant answer as a row of a table of runs."""
-    scores = constant_scores(task, data_dir)
+    scores = constant_scores(constant_of(task, data_dir), task, data_dir)
     return Run(None, ROW, task, 0, {}, {}, scores, None, None, None, None, scores.predictions)
 
 

@@ -150,7 +150,7 @@ def score_answers(answer: Callable[[str], Mapping[str, np.ndarray]], labels: tup
     """score() of the logits, in the order of `labels`, that `answer(split)` gives by the names of its readings."""
     kept: dict[str, Predictions] = {}
     for split, dataset in splits.items():
-        if kept and _selection(next(iter(kept.values())), task) <= to_beat:
+        if kept and selection_score(_metrics(next(iter(kept.values())), task)) <= to_beat:
             break
         for name, logits in answer(split).items():
             kept[f"{split}{name}"] = judged(logits, labels, dataset, task, answering)
@@ -160,16 +160,17 @@ def score_answers(answer: Callable[[str], Mapping[str, np.ndarray]], labels: tup
 def scored(kept: Mapping[str, Predictions], task: Task, selected_on: str = "") -> Scores:
     """The task's metrics of what was predicted, by what stands before the "/" in the names of its scores; the first selects."""
     values, errors, counts = {}, {}, {}
+    metrics = {name: _metrics(answers, task) for name, answers in kept.items()}
     for name, answers in kept.items():
-        for metric, value in compute_metrics(task.metrics, answers.predicted, answers.target, answers.group).items():
+        for metric, value in metrics[name].items():
             key = f"{name}/{metric}"
             values[key], counts[key] = value, len(answers.uid)
             errors[key] = bootstrap_standard_error(metric, answers.predicted, answers.target, answers.group)
-    return Scores(values, _selection(next(iter(kept.values())), task), errors, counts, selected_on, dict(kept))
+    return Scores(values, selection_score(next(iter(metrics.values()))), errors, counts, selected_on, dict(kept))
 
 
-def _selection(answers: Predictions, task: Task) -> float:
-    return selection_score(compute_metrics(task.metrics, answers.predicted, answers.target, answers.group))
+def _metrics(answers: Predictions, task: Task) -> dict[str, float]:
+    return compute_metrics(task.metrics, answers.predicted, answers.target, answers.group)
 
 
 def dev_splits(encoder: Encoder, task: Task, data_dir: str, max_length: int = 0,

@@ -73,12 +73,13 @@ def total_steps(cfg: TrainConfig, stream) -> int:
 
 
 def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_dir: RunDir,
-        evaluate: Callable[[nn.Module, float], Scores] | None = None) -> Scores | None:
+        evaluate: Callable[[nn.Module, float], Scores] | None = None, known: Scores | None = None) -> Scores | None:
     """Train `student` (in place; with cfg.fsdp it stays sharded) on `objective` over `stream`, from where run_dir/last stands.
 
     Every epoch or `eval_steps`, `evaluate(student, to_beat)` is asked for Scores; those that do not beat `to_beat`, the best
     selection so far, may lack what selects nothing. The student with the best selection goes to run_dir/best by its export()
     (the last one, where there is no `evaluate`), the state to go on from to run_dir/last by its save(). Returns the best scores.
+    `known`: the scores of the student as it starts, for the log.
 
     Exact: the step's gradient does not depend on micro-batches or ranks beyond rounding; the random draws of a step
     are a function of (seed, step, rank); a resumed run equals an undisturbed one bit for bit on a CPU.
@@ -100,8 +101,8 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     save_every = cfg.save_steps or eval_every
     started, pace = time.monotonic() - run_dir.logged_seconds(), Pace(cfg)
     with bar(steps, "train", "step", run.step) as progress_bar, _signals() as received:
-        if evaluate and cfg.eval_on_start and run.step == 0:
-            _score(run, student, evaluate, run_dir)
+        if evaluate and run.step == 0 and (known or cfg.eval_on_start):
+            _log_scores(run, known or _score(run, student, evaluate), run_dir)
         while run.step < steps:
             _seed_step(cfg.seed, run.step)
             module.train()
@@ -228,19 +229,22 @@ def _warn_of_scales(terms: dict[str, float], weights: dict[str, float], cfg: Tra
         logger.warning(warning)
 
 
-def _score(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> Scores:
-    """The student's scores, logged. Training goes on bit for bit as if they had not been asked for."""
+def _score(run: Training, student: nn.Module, evaluate) -> Scores:
+    """The student's scores. Training goes on bit for bit as if they had not been asked for."""
     student.eval()
     with torch.no_grad():
-        scores = evaluate(student, run.best.selection if run.best else -math.inf)
+        return evaluate(student, run.best.selection if run.best else -math.inf)
+
+
+def _log_scores(run: Training, scores: Scores, run_dir: RunDir) -> None:
     if workers.is_main():
         run_dir.log({"step": run.step, "scores": scores.values, **({"heldout": scores.terms} if scores.terms else {})})
-    return scores
 
 
 def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> None:
     """Score the student; keep it as best/ where it beats all before."""
-    run.latest = scores = _score(run, student, evaluate, run_dir)
+    run.latest = scores = _score(run, student, evaluate)
+    _log_scores(run, scores, run_dir)
     if run.best is None or scores.selection > run.best.selection:
         run.best, state = scores, whole(student.state_dict())
         workers.on_main(lambda: write_folder(run_dir.best, lambda folder: _fill_best(folder, student, state, scores)))

@@ -16,6 +16,7 @@ LENGTH=${LENGTH:-128}                               # tokens of an example, as p
 EPOCHS=${EPOCHS:-3}                                 # passes over the task, of the teacher and of every student
 EPISODES=${EPISODES:-60}                            # after each the policy learns
 EPISODE_STEPS=${EPISODE_STEPS:-4}                   # of an episode at most: a pass over a large task's quiz would be many
+EVAL_EPISODES=${EVAL_EPISODES:-10}                  # its student is scored after every so many
 POLICY_RATE=${POLICY_RATE:-3e-2}                    # its learning rate: the product with EPISODES is about what its logits can move
 QUIZ_BATCH=${QUIZ_BATCH:-8}                         # examples of a batch of the curriculum; 2 where a quiz has fewer than 9
 RUNS=${RUNS:-./runs/mpdistil}                       # everything is written below: TASK/ROW/seed-N
@@ -35,7 +36,7 @@ study() {  # FOLDER ROW [settings]: the whole of MPDistil
     place=$1 name=$2
     shift 2
     train mpdistil "$place" "$name" --model "$MODEL" --teacher_epochs "$EPOCHS" --tasks "$others" --num_episodes "$EPISODES" \
-        --episode_steps "$EPISODE_STEPS" --episode_batch_size "$QUIZ_BATCH" --policy_learning_rate "$POLICY_RATE" \
+        --eval_episodes "$EVAL_EPISODES" --episode_steps "$EPISODE_STEPS" --episode_batch_size "$QUIZ_BATCH" --policy_learning_rate "$POLICY_RATE" \
         --stages_dir "$OUT/stages/seed-{seed}" "$@"
 }
 

@@ -116,6 +116,8 @@ def test_the_four_fits_leave_their_models_scores_and_the_policys_diary(made, dat
     assert terms[0] == {"label", "doubt"}
     studied = next(line for line in map(json.loads, (made / "stage-student/log.jsonl").read_text().splitlines()) if "terms" in line)
     assert studied["terms"].keys() == {"ce", "kl", "cls"} and studied["weights"] == pytest.approx({"ce": 0.5, "kl": 0.5, "cls": 100 / 32})
+    begun = next(line for line in map(json.loads, (made / "log.jsonl").read_text().splitlines()) if "scores" in line)
+    assert begun == {"step": 0, "scores": json.loads((made / "stage-student/scores.json").read_text())["values"]}, "not scored again"
 
 
 @pytest.mark.parametrize("kills", [[3], [1, 2, 1], [5, 1]])

@@ -157,7 +157,8 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
         heads = stages.run("heads", lambda place: _warm_heads(cfg, student, {entry.name: entry for entry in others}, pools, place),
                            **facts, student=fingerprint(studied.best))
         student.restore(heads.last)
-    scores, before = _curriculum(cfg, {entry.name: entry for entry in (task, *others)}, student, meta, data, pools, run_dir), studied.scores()
+    before = studied.scores()
+    scores = _curriculum(cfg, {entry.name: entry for entry in (task, *others)}, student, before, meta, data, pools, run_dir)
     if scores.selection <= before.selection:
         logger.warning("the curriculum has not bettered its student on %s (%.1f before it, %.1f at best in it): the student before it is %s",
                        scores.selected_on, 100 * before.selection, 100 * scores.selection, studied.best)
@@ -269,9 +270,9 @@ def _warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools:
     fit(student, HeadLearning(others, pools, read), InTurn(streams), stage, place)
 
 
-def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, meta: Encoder, data: Data, pools: Mapping[str, EncodedDataset],
-                run_dir: RunDir) -> Scores:
-    """The fourth fit: the student, on what the policy chooses."""
+def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before: Scores, meta: Encoder, data: Data,
+                pools: Mapping[str, EncodedDataset], run_dir: RunDir) -> Scores:
+    """The fourth fit: the student, of the scores `before`, on what the policy chooses."""
     main = next(iter(tasks))
     answers = predict(meta.to(workers.device()), data.quiz)
     observer = QuizObserver(tasks[main], data.quiz, answers, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
@@ -283,7 +284,7 @@ def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, meta: E
     steps = cfg.num_episodes * stream.steps_per_epoch
     stage = _stage_config(cfg, max_steps=steps, eval_steps=cfg.eval_episodes * stream.steps_per_epoch,
                           learning_rate=cfg.episode_learning_rate, lr_scheduler_type="constant", warmup_ratio=0.0,
-                          eval_on_start=True, train_batch_size=cfg.episode_batch_size)
+                          train_batch_size=cfg.episode_batch_size)
     with held_vocabulary(stage, student, *pools.values(), data.quiz, *data.evaluation.values()):
         return fit(student, Learning(tasks, cfg.compete), stream, stage, run_dir,
-                   lambda model, to_beat: score(model, tasks[main], data.evaluation, to_beat=to_beat))
+                   lambda model, to_beat: score(model, tasks[main], data.evaluation, to_beat=to_beat), before)

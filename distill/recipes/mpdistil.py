@@ -29,7 +29,7 @@ from distill.config import ABOVE_0, BELOW_1, FROM_0, SHARE, TaskConfig, one_of, 
 from distill.curriculum import POLICIES, Curriculum, Settings
 from distill.distillation import Distillation
 from distill.engine import fit
-from distill.evaluate import predict, score, task_info
+from distill.evaluate import score, task_info
 from distill.layer_maps import layer_pairs
 from distill.meta_teacher import REWARDS, HeadLearning, Learning, MetaScores, MetaTeaching, QuizObserver, features, pooled
 from distill.precision import autocast
@@ -38,7 +38,7 @@ from distill.recipes import finetune
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.splits import quiz_of, read_splits, split_fingerprints
-from distill.teacher import LiveTeacher
+from distill.teacher import LiveTeacher, Wanted
 from distill.teacher_cache import cache_key, cached_teacher
 from distill.terms import ClsStates, Labels, SoftProbabilities, SoftTargets, Term
 from distill.stages import Stages
@@ -152,13 +152,13 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     teacher = stages.run("teacher", lambda place: _teach(cfg, task, start, data, place))
     studied, asked = _study(cfg, task, teacher, data, stages)
     torch.manual_seed(cfg.seed)  # the other tasks' heads start alike, whichever fits were made in this sitting
-    student, meta = MultiTask(load_encoder(studied.best), [task_info(entry, cfg.pooling) for entry in others]), load_encoder(asked.best)
+    student = MultiTask(load_encoder(studied.best), [task_info(entry, cfg.pooling) for entry in others])
     if others:
         heads = stages.run("heads", lambda place: _warm_heads(cfg, student, {entry.name: entry for entry in others}, pools, place),
                            **facts, student=fingerprint(studied.best))
         student.restore(heads.last)
     before = studied.scores()
-    scores = _curriculum(cfg, {entry.name: entry for entry in (task, *others)}, student, before, meta, data, pools, run_dir)
+    scores = _curriculum(cfg, {entry.name: entry for entry in (task, *others)}, student, before, asked, data, pools, run_dir)
     if scores.selection <= before.selection:
         logger.warning("the curriculum has not bettered its student on %s (%.1f before it, %.1f at best in it): the student before it is %s",
                        scores.selected_on, 100 * before.selection, 100 * scores.selection, studied.best)
@@ -270,11 +270,13 @@ def _warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools:
     fit(student, HeadLearning(others, pools, read), InTurn(streams), stage, place)
 
 
-def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before: Scores, meta: Encoder, data: Data,
+def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before: Scores, asked: RunDir, data: Data,
                 pools: Mapping[str, EncodedDataset], run_dir: RunDir) -> Scores:
-    """The fourth fit: the student, of the scores `before`, on what the policy chooses."""
+    """The fourth fit: the student, of the scores `before`, on what the policy chooses; `asked` holds the meta-teacher, and then its
+    answers to the quiz too, for the next curriculum."""
     main = next(iter(tasks))
-    answers = predict(meta.to(workers.device()), data.quiz)
+    meta = LiveTeacher(load_encoder(asked.best), cfg, Wanted())
+    answers = cached_teacher(meta, data.quiz, asked.cache / cache_key(fingerprint(asked.best), "", data.quiz, cfg, meta.wanted)).logits
     observer = QuizObserver(tasks[main], data.quiz, answers, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
     settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount,
                         cfg.step_every == "episode", cfg.seed)

@@ -79,7 +79,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     Every epoch or `eval_steps`, `evaluate(student, to_beat)` is asked for Scores; those that do not beat `to_beat`, the best
     selection so far, may lack what selects nothing. The student with the best selection goes to run_dir/best by its export()
     (the last one, where there is no `evaluate`), the state to go on from to run_dir/last by its save(). Returns the best scores.
-    `known`: the scores of the student as it starts, for the log.
+    `known`: those of the student as it starts, for the log, where it need not be scored.
 
     Exact: the step's gradient does not depend on micro-batches or ranks beyond rounding; the random draws of a step
     are a function of (seed, step, rank); a resumed run equals an undisturbed one bit for bit on a CPU.
@@ -119,7 +119,6 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             pace.note(tokens, objective.flops(batch))
             if run.step % cfg.logging_steps == 0 or run.step == steps:
                 _log(run, objective, run_dir, cfg, steps, {**pace.take(), "seconds": round(time.monotonic() - started, 3)})
-
             if evaluate and (run.step % eval_every == 0 or run.step == steps):
                 _evaluate(run, student, evaluate, run_dir)
             asked = workers.world() == 1 or run.step % cfg.logging_steps == 0  # asking all ranks takes time

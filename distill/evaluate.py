@@ -12,15 +12,14 @@ from torch.nn import functional as F
 
 from data_utils.batching import collate, sequential_batches
 from data_utils.encode import EncodedDataset, encode
-from data_utils.metrics import bootstrap_standard_error, compute_metrics, selection_score
 from data_utils.readers import read_examples
 from data_utils.tasks import Example, Task
 from data_utils.windows import Windows, encode_windows
 from distill import workers
-from distill.arrays import first_of_groups
+from distill.judging import in_task_order, score_answers
 from distill.progress import bar
-from distill.scores import Predictions, Scores
-from distill.spans import Answering, answer_texts, judged_spans
+from distill.scores import Scores
+from distill.spans import Answering, answer_texts
 from models.encoder import Encoder, TaskInfo
 from models.heads import TOKENS
 from models.outputs import PADDING_LOGIT, Outputs
@@ -92,41 +91,9 @@ def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs],
     return found
 
 
-def predictions(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.ndarray:
-    """Class indices in the task's order (scores, for regression) from logits in the order of `labels`, mapped by name."""
-    return logits[:, 0] if task.is_regression else _in_task_order(logits, labels, task).argmax(1)
-
-
-def judged(logits: np.ndarray, labels: tuple[str, ...], dataset: EncodedDataset, task: Task,
-           answering: Answering = Answering()) -> Predictions:
-    """What the metrics compare: the examples, or, where one of each group is chosen, the groups: the credit of the chosen
-    example against 1; of answers in a text the questions."""
-    if task.spans:
-        return judged_spans(_in_task_order(logits, labels, task), dataset, task, answering)
-    if not task.candidates:
-        return Predictions(dataset.uid, predictions(logits, labels, task), dataset.target, dataset.group)
-    rows = chosen_rows(logits, labels, dataset.group, task)
-    return Predictions(dataset.group[rows], dataset.credit[rows], np.ones(len(rows), np.float32))
-
-
 def answer_questions(encoder: Encoder, task: Task, dataset: EncodedDataset, answering: Answering = Answering()) -> dict[int, str]:
     """The answers of `encoder` to the questions of `dataset`, by uid; they need not be known."""
-    return answer_texts(_in_task_order(predict(encoder, dataset), encoder.info.labels, task), dataset, task, answering)
-
-
-def chosen_rows(logits: np.ndarray, labels: tuple[str, ...], group: np.ndarray, task: Task) -> np.ndarray:
-    """Of every group, by rising number, the row that is likeliest to be of the task's last class; the first of equals. `labels` as
-    predictions()."""
-    ordered = _in_task_order(logits, labels, task)
-    return first_of_groups(group, 1.0 * ordered[:, 0] - ordered[:, -1])
-
-
-def _in_task_order(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.ndarray:
-    """The last axis of `logits`, which follows `labels`, in the order of the task's labels."""
-    if set(labels) != set(task.labels):
-        raise ValueError(f"the checkpoint has {len(labels)} labels ({', '.join(labels) or 'a score'}), {task.name} has "
-                         f"{', '.join(task.labels)}: it was trained for another task")
-    return logits[..., [labels.index(label) for label in task.labels]]
+    return answer_texts(in_task_order(predict(encoder, dataset), encoder.info.labels, task), dataset, task, answering)
 
 
 def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
@@ -143,34 +110,6 @@ def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
         return {name: answers_NRC[:, place] for place, name in enumerate(readings)}
 
     return score_answers(answer, encoder.info.labels, task, splits, answering, to_beat)
-
-
-def score_answers(answer: Callable[[str], Mapping[str, np.ndarray]], labels: tuple[str, ...], task: Task,
-                  splits: Mapping[str, EncodedDataset], answering: Answering = Answering(), to_beat: float = -math.inf) -> Scores:
-    """score() of the logits, in the order of `labels`, that `answer(split)` gives by the names of its readings."""
-    kept: dict[str, Predictions] = {}
-    for split, dataset in splits.items():
-        if kept and selection_score(_metrics(next(iter(kept.values())), task)) <= to_beat:
-            break
-        for name, logits in answer(split).items():
-            kept[f"{split}{name}"] = judged(logits, labels, dataset, task, answering)
-    return scored(kept, task, selected_on=next(iter(splits)))
-
-
-def scored(kept: Mapping[str, Predictions], task: Task, selected_on: str = "") -> Scores:
-    """The task's metrics of what was predicted, by what stands before the "/" in the names of its scores; the first selects."""
-    values, errors, counts = {}, {}, {}
-    metrics = {name: _metrics(answers, task) for name, answers in kept.items()}
-    for name, answers in kept.items():
-        for metric, value in metrics[name].items():
-            key = f"{name}/{metric}"
-            values[key], counts[key] = value, len(answers.uid)
-            errors[key] = bootstrap_standard_error(metric, answers.predicted, answers.target, answers.group)
-    return Scores(values, selection_score(next(iter(metrics.values()))), errors, counts, selected_on, dict(kept))
-
-
-def _metrics(answers: Predictions, task: Task) -> dict[str, float]:
-    return compute_metrics(task.metrics, answers.predicted, answers.target, answers.group)
 
 
 def dev_splits(encoder: Encoder, task: Task, data_dir: str, max_length: int = 0,

@@ -21,7 +21,8 @@ from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task
 from distill import workers
 from distill.curriculum import LOSS
-from distill.evaluate import predict, score_answers
+from distill.evaluate import predict
+from distill.judging import score_answers
 from distill.losses import absolute_error, cross_entropy, doubt, squared_error
 from distill.objective import Objective
 from distill.precision import autocast

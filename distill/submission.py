@@ -8,7 +8,8 @@ from data_utils.readers import read_rows
 from data_utils.submission import records_text, table_text
 from data_utils.tasks import Task
 from distill import workers
-from distill.evaluate import chosen_rows, encode_split, predict, predictions
+from distill.evaluate import encode_split, predict
+from distill.judging import chosen_rows, predictions
 from distill.rundir import write_text
 from models.encoder import Encoder
 

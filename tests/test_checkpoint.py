@@ -19,7 +19,8 @@ from data_utils.metrics import compute_metrics
 from data_utils.readers import read_examples
 from data_utils.tasks import get_task
 from distill.__main__ import main
-from distill.evaluate import dev_splits, predict, predictions
+from distill.evaluate import dev_splits, predict
+from distill.judging import predictions
 from models.checkpoint import load_encoder
 from models.downloaded import open_checkpoint
 from models.heads import SenseLookup
@@ -57,9 +58,8 @@ def our_logits(folder: Path, task: str, glue: Path) -> np.ndarray:
 def plain_logits(model, folder: Path, task: str, glue: Path) -> np.ndarray:
     """Through transformers alone, a row at a time."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    rows = [tokenizer(*example.texts, return_tensors="pt", truncation=True, max_length=128,
-                      return_token_type_ids=model.config.type_vocab_size > 0)
-            for example in read_examples(get_task(task), "dev", glue)]
+    settings = {"return_tensors": "pt", "truncation": True, "max_length": 128, "return_token_type_ids": model.config.type_vocab_size > 0}
+    rows = [tokenizer(*example.texts, **settings) for example in read_examples(get_task(task), "dev", glue)]
     return torch.cat([model.eval()(**row).logits for row in rows]).numpy()
 
 

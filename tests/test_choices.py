@@ -12,7 +12,8 @@ from data_utils.batching import TrainStream, collate
 from data_utils.encode import encode
 from data_utils.readers import read_examples
 from data_utils.tasks import get_task
-from distill.evaluate import chosen_rows, encode_split, judged, predict
+from distill.evaluate import encode_split, predict
+from distill.judging import chosen_rows, judged
 from distill.recipes import finetune
 from distill.scores import load_predictions
 from distill.splits import read_splits

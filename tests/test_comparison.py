@@ -12,8 +12,8 @@ import torch
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import get_task
 from distill.__main__ import main
+from distill.bench import latency
 from distill.evaluate import task_info
-from distill.report import latency
 from distill.report.constant import constant_of, constant_scores
 from distill.report.folder import find_runs
 from distill.report.summary import Summary

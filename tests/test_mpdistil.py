@@ -15,7 +15,6 @@ from data_utils.draws import split_held_out, split_quiz, tenth_of_each
 from data_utils.tasks import get_task
 from distill import teacher_cache
 from distill.__main__ import main
-from distill.action_space import FOUND, other_tasks
 from distill.curriculum import Curriculum
 from distill.evaluate import encode_for, encode_split, predict
 from distill.recipes import mpdistil
@@ -193,17 +192,6 @@ def test_variants_and_ablations_are_a_flag_each(more, expected, data, tiny_bert,
     assert expected is None or drawn == expected
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert ("doubt" in next(line["terms"] for line in log if "terms" in line)) == ("--compete" not in more)
-
-
-def test_tasks_that_are_not_named_are_those_of_the_published_tables_that_are_there(tmp_path, caplog):
-    for name in ("COPA", "wic", "WSC", "MultiRC", "MRPC", "STS-B"):
-        (tmp_path / name).mkdir()
-    found = {task: [other.name for other in other_tasks(get_task(task), FOUND, str(tmp_path))] for task in ("COPA", "MRPC", "CoLA")}
-    assert found == {"COPA": ["WiC", "WSC"], "MRPC": ["STS-B"], "CoLA": ["MRPC", "STS-B"]}
-    assert "held.tsv" not in caplog.text
-    (tmp_path / "wic" / "held.tsv").touch()
-    other_tasks(get_task("COPA"), FOUND, str(tmp_path))
-    assert f"{tmp_path}/wic/held.tsv is not read: the quiz is a tenth of each class of train" in caplog.text
 
 
 def test_the_preset_paper_keeps_the_published_schedule(data, tiny_bert, tmp_path):

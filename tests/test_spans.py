@@ -11,7 +11,8 @@ from transformers import AutoModelForQuestionAnswering
 from data_utils.batching import collate
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import Example, get_task
-from distill.evaluate import judged, predict
+from distill.evaluate import predict
+from distill.judging import judged
 from distill.losses import soft_targets, span_cross_entropy, span_soft_targets, span_symmetric_kl
 from distill.spans import Answering, answer_texts, answers_by_id, best_spans, by_answer
 from models.checkpoint import load_encoder

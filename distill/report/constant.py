@@ -9,7 +9,7 @@ from data_utils.encode import untokenised
 from data_utils.readers import read_examples
 from data_utils.tasks import Example, Task
 from distill.config import digest
-from distill.evaluate import judged, scored
+from distill.judging import judged, scored
 from distill.report import Record, portable
 from distill.report.folder import Run
 from distill.rundir import origin

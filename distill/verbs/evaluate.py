@@ -12,7 +12,8 @@ from data_utils.readers import DEFAULT_DATA_DIR
 from data_utils.tasks import Task, get_task
 from data_utils.windows import Windows
 from distill import workers
-from distill.evaluate import answer_questions, dev_splits, encode_split, judged, predict, score
+from distill.evaluate import answer_questions, dev_splits, encode_split, predict, score
+from distill.judging import judged
 from distill.rundir import read_json, write_json
 from distill.scores import Predictions, Scores
 from distill.senses.dictionary import SenseDictionary

@@ -11,7 +11,6 @@ from distill.bench.records import SpeedRecord, speed_table
 from distill.report import folder_table, read_records, records_of, write_records
 from distill.report.constant import constant_records, constant_run
 from distill.report.folder import Run, find_runs, runs_in
-from distill.report.latency import measure_latency
 from distill.report.plots import plot
 from distill.report.reproduce import find_record, reproduce
 from distill.report.summary import Summary
@@ -114,6 +113,13 @@ def time_runs(runs: Sequence[Run], data_dir: str) -> list[str]:
             except ValueError as error:
                 notes.append(f"{row} on {task} was not timed: {error}")
     return notes
+
+
+def measure_latency(run: Path, data_dir: str) -> dict:
+    """That of bench/latency.py: of what reports do it alone needs models, which take seconds to load."""
+    from distill.bench import latency
+
+    return latency.measure_latency(run, data_dir)
 
 
 def constant_runs(runs: Sequence[Run], data_dir: str) -> tuple[list[Run], list[str]]:

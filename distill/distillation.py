@@ -21,7 +21,7 @@ from distill.schedules import Weight
 from distill.scores import Scores
 from distill.senses.dictionary import SenseDictionary
 from distill.splits import read_splits, split_fingerprints, train_split, warn_of_seen
-from distill.teacher import LiveTeacher, Teacher, Wanted
+from distill.teacher import LiveTeacher, Silent, Teacher, Wanted
 from distill.teacher_cache import cache_bytes, cache_key, cached_teacher, sense_type
 from distill.terms import Labels, SoftTargets, Term
 from distill.vocabulary import held_vocabulary
@@ -154,9 +154,11 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
 
 
 def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig, reads_batches: bool) -> Teacher:
-    """The teacher's outputs computed once over all examples. It runs at every step instead where those of tokens would take more than
-    cfg.max_cache_gib, or where this run alone would use the cache and reads a part of the examples, if it `reads_batches` of the student:
-    one vocabulary."""
+    """The teacher's outputs computed once over all examples; none where none are read (labels alone). It runs at every step instead
+    where those of tokens would take more than cfg.max_cache_gib, or where this run alone would use the cache and reads a part of the
+    examples, if it `reads_batches` of the student: one vocabulary."""
+    if live.wanted == Wanted():
+        return Silent()
     size, why = cache_bytes(live, dataset) / 2**30, ""
     if (live.wanted.of_tokens or live.encoder.info.spans) and size > cfg.max_cache_gib:
         why = f"its outputs would take {size:.1f} GiB (--max_cache_gib {cfg.max_cache_gib:g})"

@@ -17,7 +17,7 @@ from distill.teacher import Teacher
 from distill.vocabulary_losses import best_words
 from models.layers import layer_stack
 from models.masked_lm import MaskedLM
-from models.outputs import Outputs, Words
+from models.outputs import Words
 
 WORD_TERMS = {"mlm", "kl"}  # those that read scores of words
 logger = logging.getLogger(__name__)
@@ -45,13 +45,6 @@ class Pretraining(Distillation):
         tokens, pairs = batch.tokens, batch.pairs
         layers = sum(of_token * tokens + of_pair * pairs for of_token, of_pair in self.layer_costs)
         return layers + sum(cost * self.terms[name].count(batch) for name, cost in self.word_costs.items() if name in self.terms)
-
-
-class Silent:
-    """The teacher of a student that is not distilled."""
-
-    def __call__(self, batch: TextBatch) -> Outputs:
-        return Outputs(None)
 
 
 def _layer_weights(model: MaskedLM, depth: int) -> int:

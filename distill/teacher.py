@@ -15,13 +15,14 @@ from models.trunk import Trunk
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is read of a teacher besides its logits. Layers count as in Outputs: 0 the embeddings, n the output of layer n."""
+    """What is read of a teacher. Layers count as in Outputs: 0 the embeddings, n the output of layer n."""
 
     senses: bool = False
     cls: tuple[int, ...] = ()          # hidden states at [CLS]
     hidden: tuple[int, ...] = ()       # hidden states of every token
     projections: tuple[int, ...] = ()  # queries, keys and values
     words: bool = False                # scores of the vocabulary
+    logits: bool = False               # answers to the task
 
     def __or__(self, other: "Wanted") -> "Wanted":
         """What either wants."""
@@ -29,7 +30,7 @@ class Wanted:
             return tuple(sorted({*one, *two}))
 
         return Wanted(self.senses or other.senses, both(self.cls, other.cls), both(self.hidden, other.hidden),
-                      both(self.projections, other.projections), self.words or other.words)
+                      both(self.projections, other.projections), self.words or other.words, self.logits or other.logits)
 
     @property
     def layers(self) -> int:
@@ -46,6 +47,13 @@ class Teacher(Protocol):
     """A plain object, not a module: never registered, saved or wrapped with the student. Gives no gradient."""
 
     def __call__(self, batch) -> Outputs: ...
+
+
+class Silent:
+    """The teacher of a student that learns from none."""
+
+    def __call__(self, batch) -> Outputs:
+        return Outputs(None)
 
 
 class LiveTeacher:

@@ -31,7 +31,7 @@ RELATION_NUMBERS = 1 << 25  # attention relations of a micro-batch that are held
 
 
 class Term(nn.Module):
-    """A part of the loss. `name` is how logs call it, `wanted` what it reads of the teacher besides the logits.
+    """A part of the loss. `name` is how logs call it, `wanted` what it reads of the teacher.
 
     A module, so that what it learns (a projection) is trained and saved with the student.
     """
@@ -64,6 +64,7 @@ class SoftTargets(Term):
     """The teacher's logits at a temperature; its scores, for regression."""
 
     name = "kl"
+    wanted = Wanted(logits=True)
 
     def __init__(self, task: Task, temperature: float):
         super().__init__()

@@ -112,6 +112,12 @@ def test_a_run_that_reads_a_part_of_train_asks_the_teacher_for_that_part(words, 
     assert ("the teacher runs at every step: the run reads a part" in caplog.text) == (not cached)
 
 
+def test_where_nothing_of_the_teacher_is_read_it_never_runs(cola, tiny_glue, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        assert train("pkd", "CoLA", tiny_glue, cola, tmp_path / "run", "--kl_weight", 0, "--cls_weight", 0) == 0
+    assert "the teacher" not in caplog.text and logged(tmp_path / "run")[0]["terms"].keys() == {"ce"}
+
+
 # ---- students with a vocabulary of their own
 
 

@@ -16,9 +16,9 @@ from distill import workers
 from distill.config import parse
 from distill.language_terms import Directions, MaskedWords, SoftWords
 from distill.precision import autocast, cast_products
-from distill.pretraining import Pretraining, Silent, Validation
+from distill.pretraining import Pretraining, Validation
 from distill.recipes import pretrain
-from distill.teacher import LiveTeacher
+from distill.teacher import LiveTeacher, Silent
 from distill.terms import AttentionScores, HiddenStates, Relations
 from models.pretrained import masked_lm
 from models.truncate import truncate

@@ -19,7 +19,8 @@ from distill.bench.engine_rounds import engine_round
 from distill.bench.timing import Comparison, training_flops
 from distill.language_terms import MaskedWords
 from distill.precision import uses_bf16
-from distill.pretraining import Pretraining, Silent
+from distill.pretraining import Pretraining
+from distill.teacher import Silent
 from models.pretrained import masked_lm
 
 LENGTH = 128

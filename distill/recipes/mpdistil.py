@@ -275,7 +275,7 @@ def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before:
     """The fourth fit: the student, of the scores `before`, on what the policy chooses; `asked` holds the meta-teacher, and then its
     answers to the quiz too, for the next curriculum."""
     main = next(iter(tasks))
-    meta = LiveTeacher(load_encoder(asked.best), cfg, Wanted())
+    meta = LiveTeacher(load_encoder(asked.best), cfg, Wanted(logits=True))
     answers = cached_teacher(meta, data.quiz, asked.cache / cache_key(fingerprint(asked.best), "", data.quiz, cfg, meta.wanted)).logits
     observer = QuizObserver(tasks[main], data.quiz, answers, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
     settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount,

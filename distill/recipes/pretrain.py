@@ -26,11 +26,11 @@ from distill.evaluate import check_length
 from distill.language_terms import PLACES, Directions, MaskedWords, SoftWords
 from distill.layer_maps import layer_pairs, relation_pair
 from distill.precision import cast_products
-from distill.pretraining import Pretraining, Silent, Validation
+from distill.pretraining import Pretraining, Validation
 from distill.report.curves import draw_curves
 from distill.rundir import RunDir
 from distill.scores import Scores
-from distill.teacher import LiveTeacher
+from distill.teacher import LiveTeacher, Silent
 from distill.terms import AttentionScores, HiddenStates, Relations
 from models.masked_lm import MaskedLM, without_token_types
 from models.pretrained import fresh_masked_lm, load_tokenizer, masked_lm, model_fingerprint

@@ -133,3 +133,9 @@ def test_the_data_verb_which_every_script_asks_first_starts_without_heavy_packag
             "sys.exit(status or sorted({'torch', 'transformers', 'sklearn', 'scipy'} & sys.modules.keys()) or 0)")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("CoLA\n", 0), done.stderr
+
+
+def test_reports_load_no_model():
+    code = "import sys, distill.verbs.report; sys.exit(sorted({'distill.evaluate', 'models.encoder', 'models.checkpoint'} & sys.modules.keys()) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Annotated
 
+import numpy as np
 import torch
 
 from data_utils.batching import InTurn, TrainStream
@@ -270,13 +271,17 @@ def _warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools:
     fit(student, HeadLearning(others, pools, read), InTurn(streams), stage, place)
 
 
+def _answers(cfg: Config, asked: RunDir, quiz: EncodedDataset) -> np.ndarray:
+    """The meta-teacher's logits over the quiz, kept in its run for the next curriculum."""
+    meta = LiveTeacher(load_encoder(asked.best), cfg, Wanted(logits=True))
+    return cached_teacher(meta, quiz, asked.cache / cache_key(fingerprint(asked.best), "", quiz, cfg, meta.wanted)).logits
+
+
 def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before: Scores, asked: RunDir, data: Data,
                 pools: Mapping[str, EncodedDataset], run_dir: RunDir) -> Scores:
-    """The fourth fit: the student, of the scores `before`, on what the policy chooses; `asked` holds the meta-teacher, and then its
-    answers to the quiz too, for the next curriculum."""
+    """The fourth fit: the student, of the scores `before`, on what the policy chooses; `asked` is the meta-teacher's run."""
     main = next(iter(tasks))
-    meta = LiveTeacher(load_encoder(asked.best), cfg, Wanted(logits=True))
-    answers = cached_teacher(meta, data.quiz, asked.cache / cache_key(fingerprint(asked.best), "", data.quiz, cfg, meta.wanted)).logits
+    answers = _answers(cfg, asked, data.quiz)
     observer = QuizObserver(tasks[main], data.quiz, answers, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
     settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount,
                         cfg.step_every == "episode", cfg.seed)

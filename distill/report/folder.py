@@ -26,8 +26,9 @@ SEED_FOLDER = re.compile(rf"{FOLDER}\d+")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, in `path`; or, without one, an answer that nothing was trained for (constant.py). `parameters` (embeddings included), `body` (the same without them), `size` (bytes of the weights) and
-    `latency` are None where they are not known; `predictions`, by split, are empty where they were not kept or cannot be read."""
+    """A finished run, in `path`; or, without one, an answer that nothing was trained for (constant.py). `parameters` (embeddings included),
+    `body` (the same without them), `size` (bytes of the weights) and `latency` are None where they are not known; `predictions`, by split,
+    are empty where they were not kept or cannot be read."""
 
     path: Path | None
     row: str

@@ -1,6 +1,6 @@
 """MPDistil's meta-teacher and what the student is measured against it (mpdistil.md 2, stages 3 and 4).
 
-The meta-teacher is the teacher with another last layer: the encoder stays as it is, and what the last layer reads of a quiz
+The meta-teacher is the teacher with another last layer: the encoder stays as it is, and what the last layer reads of an
 example, by teacher (t) and student (s), is computed once.
 
     collaborative   1/2 CE(f(t), y) + 1/2 CE(f(s), y)
@@ -11,6 +11,7 @@ For scores: squared errors in place of CE, absolute errors in place of doubt. Di
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,11 +27,14 @@ from distill.judging import score_answers
 from distill.losses import absolute_error, cross_entropy, doubt, squared_error
 from distill.objective import Objective
 from distill.precision import autocast
+from distill.rundir import write_folder
 from distill.scores import Scores
 from models.encoder import Encoder
 from models.multitask import MultiTask
+from models.weights import check_checksums
 
 REWARDS = ("binary", "real")
+FEATURES, FEATURES_FILE = "features", "features.npz"
 
 
 def features(encoder: Encoder, dataset: EncodedDataset) -> np.ndarray:
@@ -38,6 +42,25 @@ def features(encoder: Encoder, dataset: EncodedDataset) -> np.ndarray:
     def read(outputs):
         return encoder.head.features(outputs.pooled).unflatten(0, (-1, encoder.info.choices or 1))
     return predict(encoder, dataset, read)
+
+
+def save_features(place: Path, teacher: Encoder, splits: Mapping[str, EncodedDataset]) -> None:
+    """Write the features() of every split below the folder `place`: the meta-teacher's too, whose last layer alone is another."""
+    teacher.to(workers.device())
+    read = {split: features(teacher, dataset) for split, dataset in splits.items()}
+    workers.on_main(lambda: write_folder(place / FEATURES, lambda folder: np.savez(folder / FEATURES_FILE, **read)))
+
+
+def load_features(place: Path) -> dict[str, np.ndarray]:
+    """What save_features() wrote there; ValueError where it is damaged."""
+    check_checksums(place / FEATURES)
+    with np.load(place / FEATURES / FEATURES_FILE) as arrays:
+        return dict(arrays)
+
+
+def answers(meta: Encoder, features_NCD: Tensor) -> Tensor:
+    """Logits [N, C] of the last layer over features()."""
+    return meta.head.classify(features_NCD.flatten(0, 1)).view(len(features_NCD), -1)
 
 
 def pooled(student: MultiTask, task: str, dataset: EncodedDataset) -> np.ndarray:
@@ -91,27 +114,24 @@ class MetaTeaching(Objective):
         return self.term_weights
 
     def forward(self, meta: Encoder, batch, progress):
-        own, its = (meta.head.classify(known(batch).flatten(0, 1)).view(len(batch), -1) for known in (self.teacher, self.student))
+        own, its = (answers(meta, known(batch)) for known in (self.teacher, self.student))
         terms = {"teacher": self.answering.loss(own, batch.target), "student": self.answering.loss(its, batch.target),
                  "teacher_doubt": self.answering.doubt(own, batch.target), "student_doubt": self.answering.doubt(its, batch.target)}
         return {name: terms[name].sum() for name in self.term_weights}
 
 
 class MetaScores:
-    """Scores the meta-teacher after every pass of its last layer: what that reads of a split is computed when it is first asked for."""
+    """Scores the meta-teacher after every pass of its last layer, over the features() of every split."""
 
-    def __init__(self, task: Task, splits: Mapping[str, EncodedDataset]):
+    def __init__(self, task: Task, splits: Mapping[str, EncodedDataset], read: Mapping[str, np.ndarray]):
         self.task, self.splits = task, splits
-        self.known: dict[str, Tensor] = {}
+        self.read = {split: torch.from_numpy(read[split]).to(workers.device()) for split in splits}
 
     def __call__(self, meta: Encoder, to_beat: float) -> Scores:
-        return score_answers(lambda split: {"": self._answers(meta, split)}, meta.info.labels, self.task, self.splits, to_beat=to_beat)
+        def answer(split: str) -> dict[str, np.ndarray]:
+            return {"": answers(meta, self.read[split]).cpu().numpy()}
 
-    def _answers(self, meta: Encoder, split: str) -> np.ndarray:
-        if split not in self.known:
-            self.known[split] = torch.from_numpy(features(meta, self.splits[split])).to(workers.device())
-        known_NCD = self.known[split]
-        return meta.head.classify(known_NCD.flatten(0, 1)).view(len(known_NCD), -1).cpu().numpy()
+        return score_answers(answer, meta.info.labels, self.task, self.splits, to_beat=to_beat)
 
 
 class Learning(Objective):
@@ -160,11 +180,11 @@ class QuizObserver:
     differences of absolute errors.
     """
 
-    def __init__(self, task: Task, quiz: EncodedDataset, meta_logits: np.ndarray, width: int, cfg, reward: str, fixed: bool):
+    def __init__(self, task: Task, quiz: EncodedDataset, meta_logits: Tensor, width: int, cfg, reward: str, fixed: bool):
         """`meta_logits`: the meta-teacher's answers to the quiz of `task`, the main one."""
         self.cfg, self.reward, self.fixed, self.width = cfg, reward, fixed, width
         self.answering = Answering(task)
-        self.meta_doubt = Known(quiz, self.answering.doubt(torch.from_numpy(meta_logits), torch.from_numpy(quiz.target)).numpy())
+        self.meta_doubt = Known(quiz, self.answering.doubt(meta_logits, torch.from_numpy(quiz.target)).numpy())
         self.projection = torch.randn(width, generator=torch.Generator().manual_seed(cfg.seed)) / width ** 0.5
 
     @torch.no_grad()

@@ -111,11 +111,6 @@ class CachedTeacher:
         self.columns = {name: np.memmap(folder / f"{name}.bin", dtype, "r", shape=(int(rows), int(width)))
                         for name, dtype, rows, width in lines}
 
-    @property
-    def logits(self) -> np.ndarray:
-        """[N, C], in the order of the dataset."""
-        return np.array(self.columns["logits"])
-
     def __call__(self, batch) -> Outputs:
         try:
             rows = np.array([self.row_of[uid] for uid in batch.uid.tolist()])

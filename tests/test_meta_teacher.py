@@ -49,9 +49,8 @@ def test_the_meta_teacher_is_asked_with_and_against_the_student(compete, supergl
 def test_the_meta_teachers_scores_follow_its_last_layer_and_are_those_of_the_whole_model(name, superglue, superglue_teachers, monkeypatch):
     meta, task = load_encoder(superglue_teachers[name]).eval(), get_task(name)
     splits = {"heldout": encode_split(meta, task, "train", str(superglue)), "dev": encode_split(meta, task, "dev", str(superglue))}
-    known = MetaScores(task, splits)
+    known = MetaScores(task, splits, {split: features(meta, dataset) for split, dataset in splits.items()})
     with torch.no_grad():
-        known(meta, -math.inf)
         meta.head.out.weight.copy_(torch.randn_like(meta.head.out.weight))
         expected = score(meta, task, splits)
         monkeypatch.setattr(meta_teacher, "predict", lambda *_: pytest.fail("the encoder runs again"))
@@ -87,11 +86,11 @@ def test_a_task_is_answered_by_its_own_head_and_what_is_exported_answers_alone(s
 @pytest.mark.parametrize("reward", ["binary", "real"])
 def test_the_observer_rewards_being_surer_than_the_meta_teacher(reward, several, superglue):
     asked = encode_split(several, get_task("COPA"), "dev", str(superglue))
-    meta = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    meta = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     observer = QuizObserver(get_task("COPA"), asked, meta, several.width, settings(), reward, fixed=False)
     several.train()
     view, found = observer.look(several, collate(asked, np.array([0, 5, 6]), "COPA", 0))
-    own, theirs = (torch.tensor(logits[[0, 5, 6]]).softmax(-1)[torch.arange(3), torch.tensor(asked.target[[0, 5, 6]])]
+    own, theirs = (torch.as_tensor(logits[[0, 5, 6]]).softmax(-1)[torch.arange(3), torch.tensor(asked.target[[0, 5, 6]])]
                    for logits in (predict(several, asked), meta))
     expected = ((own > theirs).float() if reward == "binary" else own - theirs).mean().item()
     assert found == pytest.approx(expected, abs=1e-5) and not view.requires_grad and view.shape == (32,) == (observer.width,)
@@ -100,7 +99,7 @@ def test_the_observer_rewards_being_surer_than_the_meta_teacher(reward, several,
 
 def test_the_published_state_is_a_function_of_the_heads_weights_alone(several, superglue):
     asked = encode_split(several, get_task("COPA"), "dev", str(superglue))
-    observer = QuizObserver(get_task("COPA"), asked, np.zeros((8, 2), np.float32), several.width, settings(), "real", fixed=True)
+    observer = QuizObserver(get_task("COPA"), asked, torch.zeros(8, 2), several.width, settings(), "real", fixed=True)
     one, other = (observer.look(several, collate(asked, np.array([row]), "COPA", 0))[0] for row in (0, 3))
     assert torch.equal(one, other) and one.shape == (32,)
     several.head.dense.weight.data.add_(1)

@@ -13,7 +13,6 @@ import torch
 from data_utils.batching import InTurn, TrainStream
 from data_utils.draws import split_held_out, split_quiz, tenth_of_each
 from data_utils.tasks import get_task
-from distill import teacher_cache
 from distill.__main__ import main
 from distill.curriculum import Curriculum
 from distill.evaluate import encode_for, encode_split, predict
@@ -48,6 +47,10 @@ def words(data: Path, model: Path, out: Path, *more, task: str = "COPA") -> list
 
 def policy_lines(run: Path) -> list[dict]:
     return [line for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "policy" in line]
+
+
+def last_written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +104,8 @@ def test_of_another_tasks_quiz_a_part_may_do(data, made):
 
 
 def test_the_four_fits_leave_their_models_scores_and_the_policys_diary(made, data):
-    assert {path.name for path in made.glob("stage-*")} == {"stage-teacher", "stage-student", "stage-meta", "stage-heads"}
-    assert all((made / f"stage-{name}/DONE").exists() for name in ("teacher", "student", "meta", "heads"))
+    assert {path.name for path in made.glob("stage-*")} == {f"stage-{name}" for name in ("teacher", "features", "student", "meta", "heads")}
+    assert all((stage / "DONE").exists() for stage in made.glob("stage-*"))
     teacher, meta, student = (load_encoder(made / path) for path in ("stage-teacher/best", "stage-meta/best", "best"))
     assert (teacher.depth, meta.depth, student.depth) == (4, 4, 2) and student.info.choices == 2
     for name, tensor in teacher.state_dict().items():
@@ -169,18 +172,23 @@ def test_variants_share_the_fits_that_they_have_in_common(made, data, tiny_bert,
     shared = ("--stages_dir", tmp_path / "stages")
     assert main(words(data, tiny_bert, tmp_path / "one", *shared)) == 0
     assert_same(left_behind(tmp_path / "one"), left_behind(made))
-    fitted = []
-    monkeypatch.setattr(mpdistil, "fit", lambda *given, fit=mpdistil.fit: fitted.append(given[4].path.name) or fit(*given))
+    fitted, shared_files = [], last_written(tmp_path / "stages")
+    monkeypatch.setattr(mpdistil, "fit", lambda *given, fit=mpdistil.fit, **more: fitted.append(given[4].path.name) or fit(*given, **more))
     with monkeypatch.context() as patch:
-        patch.setattr(teacher_cache, "_build", None)  # the meta-teacher has answered the quiz
+        patch.setattr(mpdistil, "features", None)  # the teacher has read all
         assert main(words(data, tiny_bert, tmp_path / "two", *shared, "--policy", "random", "--compete", False)) == 0
     assert fitted == ["two"] and not list((tmp_path / "two").glob("stage-*"))
+    assert last_written(tmp_path / "stages") == shared_files, "finished stages are read, never written to"
     assert main(words(data, tiny_bert, tmp_path / "three", *shared, "--use_comp_loss", True)) == 0
     assert fitted == ["two", "stage-meta-competing", "three"]
     assert main(words(data, tiny_bert, tmp_path / "four", *shared, "--tasks", "RTE")) == 1
     assert "stage-heads holds a run with other settings (tasks: RTE,STS-B -> RTE)" in capsys.readouterr().err
     assert main(words(data, tiny_bert, tmp_path / "five", *shared, "--teacher_epochs", 5)) == 1
     assert "stage-teacher holds a run with other settings (teacher_epochs: 2.0 -> 5.0)" in capsys.readouterr().err
+    features = tmp_path / "stages/stage-features/features/features.npz"
+    features.write_bytes(features.read_bytes()[:-1])
+    assert main(words(data, tiny_bert, tmp_path / "six", *shared)) == 1
+    assert f"{features} is missing, truncated or altered" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more, expected", [
@@ -197,7 +205,7 @@ def test_variants_and_ablations_are_a_flag_each(more, expected, data, tiny_bert,
 def test_the_preset_paper_keeps_the_published_schedule(data, tiny_bert, tmp_path):
     assert main(words(data, tiny_bert, tmp_path, "--preset", "paper", "--num_train_epochs", 2, "--temperature", 5)) == 0
     stages = sorted(path.name for path in tmp_path.glob("stage-*"))
-    assert stages == ["stage-heads", "stage-meta-00", "stage-meta-01", "stage-student-00", "stage-student-01", "stage-teacher"]
+    assert stages == ["stage-features", "stage-heads", "stage-meta-00", "stage-meta-01", "stage-student-00", "stage-student-01", "stage-teacher"]
     cfg = json.loads((tmp_path / "config.json").read_text())
     assert (cfg["soft_loss"], cfg["layer_map"], cfg["schedule"], cfg["step_every"], cfg["pooling"]) == ("mse_prob", "first", "interleaved", "episode", "cls")
     studied = next(line for line in map(json.loads, (tmp_path / "stage-student-01/log.jsonl").read_text().splitlines()) if "terms" in line)

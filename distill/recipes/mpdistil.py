@@ -19,6 +19,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data_utils.batching import InTurn, TrainStream
 from data_utils.draws import HELD_OUT, split_quiz
@@ -32,14 +33,15 @@ from distill.distillation import Distillation
 from distill.engine import fit
 from distill.evaluate import score, task_info
 from distill.layer_maps import layer_pairs
-from distill.meta_teacher import REWARDS, HeadLearning, Learning, MetaScores, MetaTeaching, QuizObserver, features, pooled
+from distill.meta_teacher import REWARDS, HeadLearning, Learning, MetaScores, MetaTeaching, QuizObserver, answers, features, pooled
+from distill.meta_teacher import load_features, save_features
 from distill.precision import autocast
 from distill.presets import SMALL
 from distill.recipes import finetune
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.splits import quiz_of, read_splits, split_fingerprints
-from distill.teacher import LiveTeacher, Wanted
+from distill.teacher import LiveTeacher
 from distill.teacher_cache import cache_key, cached_teacher
 from distill.terms import ClsStates, Labels, SoftProbabilities, SoftTargets, Term
 from distill.stages import Stages
@@ -53,7 +55,8 @@ from models.truncate import parse_layers, truncate
 from models.weights import fingerprint
 
 logger = logging.getLogger(__name__)
-SOFT_LOSSES, SCHEDULES, MAIN_POOLS = ("kl", "mse_prob"), ("sequential", "interleaved"), ("quiz", "train")
+QUIZ = "quiz"
+SOFT_LOSSES, SCHEDULES, MAIN_POOLS = ("kl", "mse_prob"), ("sequential", "interleaved"), (QUIZ, "train")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +151,12 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     pools |= {entry.name: quiz_of(start, entry, cfg, cfg.pool_size) for entry in others}
     _check_episodes(cfg, task, len(data.quiz))
     run_dir.begin(cfg, facts)
-    read = {name: facts[name] for name in (f"data {task.name}", "model")}
-    stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, read, _unread(cfg))
+    of_main = {name: facts[name] for name in (f"data {task.name}", "model")}
+    stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, of_main, _unread(cfg))
     teacher = stages.run("teacher", lambda place: _teach(cfg, task, start, data, place))
-    studied, asked = _study(cfg, task, teacher, data, stages)
+    read = stages.run("features", lambda place: save_features(place.path, load_encoder(teacher.best), {QUIZ: data.quiz, **data.evaluation}),
+                      teacher=fingerprint(teacher.best))
+    studied, answered = _study(cfg, task, teacher, load_features(read.path), data, stages)
     torch.manual_seed(cfg.seed)  # the other tasks' heads start alike, whichever fits were made in this sitting
     student = MultiTask(load_encoder(studied.best), [task_info(entry, cfg.pooling) for entry in others])
     if others:
@@ -159,7 +164,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
                            **facts, student=fingerprint(studied.best))
         student.restore(heads.last)
     before = studied.scores()
-    scores = _curriculum(cfg, {entry.name: entry for entry in (task, *others)}, student, before, asked, data, pools, run_dir)
+    scores = _curriculum(cfg, {entry.name: entry for entry in (task, *others)}, student, before, answered, data, pools, run_dir)
     if scores.selection <= before.selection:
         logger.warning("the curriculum has not bettered its student on %s (%.1f before it, %.1f at best in it): the student before it is %s",
                        scores.selected_on, 100 * before.selection, 100 * scores.selection, studied.best)
@@ -183,6 +188,7 @@ LATER = {  # settings that a stage does not read; those of the curriculum none d
     "student": ("meta_learning_rate", "meta_epochs", "use_comp_loss", "tasks", "pool_size"), "meta": ("tasks", "pool_size"),
     "heads": ("meta_epochs", "use_comp_loss"),
 }
+LATER["features"] = LATER["teacher"]
 OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learning_rate", "discount", "reward_function", "num_episodes",
                  "eval_episodes", "episode_steps", "episode_batch_size", "episode_learning_rate", "main_pool", "step_every")
 
@@ -205,9 +211,9 @@ def _teach(cfg: Config, task: Task, teacher: Encoder, data: Data, place: RunDir)
     return _fit(stage, task, teacher, finetune.LabelObjective(task), data, place)
 
 
-def _study(cfg: Config, task: Task, teacher: RunDir, data: Data, stages: Stages) -> tuple[RunDir, RunDir]:
+def _study(cfg: Config, task: Task, teacher: RunDir, read: Mapping[str, np.ndarray], data: Data, stages: Stages) -> tuple[RunDir, Tensor]:
     """The second and the third fit; interleaved, a pair of them for every epoch, in which the meta-teacher of the epoch before
-    teaches. The best student, the best meta-teacher."""
+    teaches. `read`: by split, what the meta-teacher's last layer reads. The best student, the best meta-teacher's answers to the quiz, [N, C]."""
     in_turns = cfg.schedule == "interleaved"
     rounds, epochs, meta_epochs = (int(cfg.num_train_epochs), 1, 1) if in_turns else (1, cfg.num_train_epochs, cfg.meta_epochs)
     learning = _stage_config(cfg, num_train_epochs=epochs)
@@ -221,10 +227,11 @@ def _study(cfg: Config, task: Task, teacher: RunDir, data: Data, stages: Stages)
                                    teacher=fingerprint(meta.best), student=before))
         student, before = load_encoder(students[-1].best), fingerprint(students[-1].best)
         metas.append(stages.run(f"meta{'-competing' if cfg.use_comp_loss else ''}{ending}",
-                                lambda place: _ask(asking, cfg, task, load_encoder(meta.best), student, data, place),
+                                lambda place: _ask(asking, cfg, task, load_encoder(meta.best), student, read, data, place),
                                 teacher=fingerprint(meta.best), student=before))
         meta = metas[-1]
-    return tuple(max(runs, key=lambda run: run.scores().selection) for runs in (students, metas))
+    studied, asked = (max(runs, key=lambda run: run.scores().selection) for runs in (students, metas))
+    return studied, answers(load_encoder(asked.best).eval(), torch.from_numpy(read[QUIZ])).detach()
 
 
 def _distil(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, signal: RunDir, data: Data, place: RunDir) -> Scores:
@@ -243,13 +250,14 @@ def _distil(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, s
     return _fit(stage, task, student, objective, data, place)
 
 
-def _ask(stage: finetune.Config, cfg: Config, task: Task, meta: Encoder, student: Encoder, data: Data, place: RunDir) -> Scores:
+def _ask(stage: finetune.Config, cfg: Config, task: Task, meta: Encoder, student: Encoder, read: Mapping[str, np.ndarray], data: Data,
+         place: RunDir) -> Scores:
     """The third fit: the last layer of the teacher, on the quiz."""
-    known = [features(model.to(workers.device()), data.quiz) for model in (meta, student)]
     meta.requires_grad_(False)
     meta.head.out.requires_grad_(True)
+    objective = MetaTeaching(task, data.quiz, read[QUIZ], features(student.to(workers.device()), data.quiz), cfg.use_comp_loss)
     stream = TrainStream(data.quiz, task.name, meta.tokenizer.pad_token_id, stage.train_batch_size, stage.seed)
-    return fit(meta, MetaTeaching(task, data.quiz, *known, cfg.use_comp_loss), stream, stage, place, MetaScores(task, data.evaluation))
+    return fit(meta, objective, stream, stage, place, MetaScores(task, data.evaluation, read))
 
 
 def _fit(stage: finetune.Config, task: Task, model: Encoder, objective, data: Data, place: RunDir) -> Scores:
@@ -271,18 +279,11 @@ def _warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools:
     fit(student, HeadLearning(others, pools, read), InTurn(streams), stage, place)
 
 
-def _answers(cfg: Config, asked: RunDir, quiz: EncodedDataset) -> np.ndarray:
-    """The meta-teacher's logits over the quiz, kept in its run for the next curriculum."""
-    meta = LiveTeacher(load_encoder(asked.best), cfg, Wanted(logits=True))
-    return cached_teacher(meta, quiz, asked.cache / cache_key(fingerprint(asked.best), "", quiz, cfg, meta.wanted)).logits
-
-
-def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before: Scores, asked: RunDir, data: Data,
+def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before: Scores, answered: Tensor, data: Data,
                 pools: Mapping[str, EncodedDataset], run_dir: RunDir) -> Scores:
-    """The fourth fit: the student, of the scores `before`, on what the policy chooses; `asked` is the meta-teacher's run."""
+    """The fourth fit: the student, of the scores `before`, on what the policy chooses; `answered`: what the meta-teacher did to the quiz, [N, C]."""
     main = next(iter(tasks))
-    answers = _answers(cfg, asked, data.quiz)
-    observer = QuizObserver(tasks[main], data.quiz, answers, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
+    observer = QuizObserver(tasks[main], data.quiz, answered, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
     settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount,
                         cfg.step_every == "episode", cfg.seed)
     student.to(workers.device()).requires_grad_(True)
@@ -294,4 +295,4 @@ def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before:
                           train_batch_size=cfg.episode_batch_size)
     with held_vocabulary(stage, student, *pools.values(), data.quiz, *data.evaluation.values()):
         return fit(student, Learning(tasks, cfg.compete), stream, stage, run_dir,
-                   lambda model, to_beat: score(model, tasks[main], data.evaluation, to_beat=to_beat), before)
+                   lambda model, to_beat: score(model, tasks[main], data.evaluation, to_beat=to_beat), known=before)

@@ -1,11 +1,16 @@
 """Optimisers: torch's fused AdamW, and Ranger-AdaBelief, which the published sense distillation uses."""
 
 import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 OPTIMIZERS = ("adamw", "ranger_adabelief")
+# Numbers that Ranger-AdaBelief updates at a time, and needs memory for: on a GPU each line of its formula is a launch, whose time
+# small tensors do not fill; on a processor what has left its cache between two lines is read again.
+TOGETHER = {"cuda": 2 ** 24, "cpu": 2 ** 20}
 
 
 class RangerAdaBelief(torch.optim.Optimizer):
@@ -31,43 +36,71 @@ class RangerAdaBelief(torch.optim.Optimizer):
     def step(self, closure=None):
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
+            by_step = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    by_step[self._begun(parameter)["step"]].append(parameter)
+            for step, parameters in by_step.items():
+                for together in buckets(parameters):
+                    self._update(together, step + 1, group)
 
-    def _update(self, parameter, group):
+    def _begun(self, parameter) -> dict:
+        """The state of a parameter, with zero moments before its first step."""
         state = self.state[parameter]
         if not state:
-            state.update(step=0, mean=torch.zeros_like(parameter), belief=torch.zeros_like(parameter),
-                         slow=parameter.clone())
-        state["step"] += 1
-        step, (beta1, beta2), eps = state["step"], group["betas"], group["eps"]
-        mean, belief = state["mean"], state["belief"]
+            state.update(step=0, mean=torch.zeros_like(parameter), belief=torch.zeros_like(parameter), slow=parameter.clone())
+        return state
 
-        gradient = parameter.grad
-        if gradient.dim() > 1:
-            gradient = gradient - gradient.mean(dim=tuple(range(1, gradient.dim())), keepdim=True)
-        mean.lerp_(gradient, 1 - beta1)
-        residual = gradient - mean
-        belief.mul_(beta2).addcmul_(residual, residual, value=1 - beta2)
+    def _update(self, parameters: list, step: int, group: dict) -> None:
+        """Step number `step` of `parameters`, in one launch for each line of the formula."""
+        states = [self.state[parameter] for parameter in parameters]
+        mean, belief, slow = ([state[name] for state in states] for name in ("mean", "belief", "slow"))
+        (beta1, beta2), eps = group["betas"], group["eps"]
+
+        gradient = [centralised(parameter.grad) for parameter in parameters]
+        torch._foreach_lerp_(mean, gradient, 1 - beta1)
+        residual = torch._foreach_sub(gradient, mean)
+        torch._foreach_mul_(belief, beta2)
+        torch._foreach_addcmul_(belief, residual, residual, value=1 - beta2)
+        del gradient, residual
 
         decayed = beta2 ** step
         rho_limit = 2 / (1 - beta2) - 1
         rho = rho_limit - 2 * step * decayed / (1 - decayed)
         scale = 1 / (1 - beta1 ** step)
+        update = mean
         if rho > 5:
-            belief.add_(eps)
+            torch._foreach_add_(belief, eps)
             scale *= math.sqrt((1 - decayed) * (rho - 4) * (rho - 2) * rho_limit
                                / ((rho_limit - 4) * (rho_limit - 2) * rho))
-            update = mean / (belief.sqrt() + eps)
-        else:
-            update = mean.clone()
-        update.add_(parameter, alpha=group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"] * scale)
+            update = torch._foreach_div(mean, torch._foreach_add(torch._foreach_sqrt(belief), eps))
+        update = torch._foreach_add(update, parameters, alpha=group["weight_decay"])
+        torch._foreach_add_(parameters, update, alpha=-group["lr"] * scale)
 
         if step % group["lookahead_steps"] == 0:
-            state["slow"].lerp_(parameter, group["lookahead_alpha"])
-            parameter.copy_(state["slow"])
+            torch._foreach_lerp_(slow, parameters, group["lookahead_alpha"])
+            for parameter, kept in zip(parameters, slow, strict=True):
+                parameter.copy_(kept)
+        for state in states:
+            state["step"] = step
+
+
+def centralised(gradient: Tensor) -> Tensor:
+    """The gradient less its mean over all dimensions but the first; of a vector, itself."""
+    return gradient if gradient.dim() < 2 else gradient - gradient.mean(dim=tuple(range(1, gradient.dim())), keepdim=True)
+
+
+def buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """`parameters` in their order, as many together as have TOGETHER numbers, or one alone."""
+    found, size = [], 0
+    for parameter in parameters:
+        if found and size + parameter.numel() > TOGETHER.get(parameter.device.type, TOGETHER["cpu"]):
+            yield found
+            found, size = [], 0
+        found.append(parameter)
+        size += parameter.numel()
+    if found:
+        yield found
 
 
 def build_optimizer(name: str, module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.optim import OPTIMIZERS, RangerAdaBelief, build_optimizer
+from distill.optim import OPTIMIZERS, TOGETHER, RangerAdaBelief, buckets, build_optimizer
 
 STEPS = 16
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -125,6 +125,31 @@ def test_adamw_decays_matrices_and_neither_biases_nor_layer_norms():
     decay = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
     assert {name: decay[id(parameter)] for name, parameter in module.named_parameters()} == {
         "0.weight": 0.25, "0.bias": 0.0, "1.weight": 0.0, "1.bias": 0.0, "2.weight": 0.25}
+
+
+@pytest.mark.parametrize("together", [0, 13, 1000])
+def test_parameters_that_are_updated_together_move_as_each_would_alone(together, monkeypatch):
+    """Matrices, vectors, and one that has a gradient in every second step only."""
+    monkeypatch.setitem(TOGETHER, "cpu", together)
+    shapes, generator = [(3, 4), (4,), (2, 5), (1,), (6,)], torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    grads = [[torch.randn(shape, generator=generator) if shape != (4,) or step % 2 else None for shape in shapes] for step in range(STEPS)]
+    all_of_them, alone = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    optimizers = [RangerAdaBelief(all_of_them, lr=0.02, weight_decay=0.1), *(RangerAdaBelief([one], lr=0.02, weight_decay=0.1) for one in alone)]
+    for given in grads:
+        for one, other, grad in zip(all_of_them, alone, given, strict=True):
+            one.grad = other.grad = grad
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(all_of_them, alone, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_bucket_is_filled_in_order_and_what_is_larger_is_alone(monkeypatch):
+    monkeypatch.setitem(TOGETHER, "cpu", 10)
+    sizes = [4, 6, 1, 25, 3, 3]
+    assert [[len(one) for one in bucket] for bucket in buckets([torch.ones(size) for size in sizes])] == [[4, 6], [1], [25], [3, 3]]
+    assert list(buckets([])) == []
 
 
 def test_ranger_decays_every_tensor():

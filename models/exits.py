@@ -73,7 +73,7 @@ def outline(encoder: Encoder, depth: int) -> Encoder:
     keep_layers(config, tuple(range(depth)))
     head = encoder.head
     with torch.device("meta"):
-        backbone: nn.Module = AutoModel.from_config(config)
+        backbone: nn.Module = AutoModel.from_config(config, dtype=torch.float32)
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None
         empty = encoder.info.new_head(encoder.width, head.activation_name, head.dropout.p)

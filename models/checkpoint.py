@@ -14,13 +14,14 @@ ours of before, whose heads always had transformers' names, are read too. Encode
 import json
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
 from models.attention import use_fast_attention
 from models.encoder import Encoder, TaskInfo
 from models.heads import SenseLookup, check_pooling, check_similarity
-from models.pretrained import load_config, load_tokenizer
+from models.pretrained import classifier_tensors, load_config, load_tokenizer
 from models.weights import LAYOUTS, PLAIN_LAYOUT, check_checksums, read_tensors
 
 
@@ -64,7 +65,7 @@ def load_encoder(folder: str | Path, info: TaskInfo | None = None) -> Encoder:
     if info.head_input == "senses":
         table = read_tensors(folder / "senses.safetensors")
         senses = SenseLookup(table["centroids"], table["offsets"], info.similarity)
-    state = read_tensors(folder / "model.safetensors")
+    state = classifier_tensors(str(folder), info) if is_plain(folder) else read_tensors(folder / "model.safetensors")
     return build_encoder(config, state, info, head, load_tokenizer(str(folder)), str(folder), senses)
 
 
@@ -72,13 +73,13 @@ def build_encoder(config, state: dict[str, Tensor], info: TaskInfo, head: dict, 
                   senses: SenseLookup | None = None) -> Encoder:
     """An encoder from a config and tensors named as transformers names them; `head` has width, activation and
     dropout; `source` is for messages."""
-    backbone = use_fast_attention(AutoModel.from_config(config))
+    backbone = use_fast_attention(AutoModel.from_config(config, dtype=torch.float32))
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
     adaptor = nn.Linear(config.hidden_size, head["width"]) if "adaptor.weight" in state else None
     encoder = Encoder(backbone, info.new_head(**head), info, tokenizer, adaptor, senses)
     encoder.load_named(state, source)
-    return encoder.float()
+    return encoder
 
 
 def _read_task(file: Path) -> tuple[TaskInfo, dict]:

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.utils import cached_file
 
 from models.attention import use_fast_attention
@@ -100,7 +109,7 @@ def pretrained_encoder(name: str, info: TaskInfo, dropout: float, random_init: b
     checkpoint has one (BERT), fresh otherwise. `random_init`: of the same shape, with fresh weights (a control). Sets no
     RNG: seed torch before."""
     check_pooling(info.pooling)
-    backbone = AutoModel.from_config(load_config(name)) if random_init else \
+    backbone = AutoModel.from_config(load_config(name), dtype=torch.float32) if random_init else \
         _load(partial(AutoModel.from_pretrained, dtype=torch.float32), name, "weights")
     config = use_fast_attention(backbone).config
     activation = LAYOUTS.get(config.model_type, PLAIN_LAYOUT).activation
@@ -110,6 +119,18 @@ def pretrained_encoder(name: str, info: TaskInfo, dropout: float, random_init: b
         head.start_from(pooler.dense)
         backbone.pooler = None
     return Encoder(backbone, head, info, load_tokenizer(name))
+
+
+def classifier_tensors(name: str, info: TaskInfo) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that transformers alone wrote for a task such as `info` describes, as it reads them: of several files,
+    of pickles that hold nothing but tensors, under older names. ValueError where it would begin some at random."""
+    kind = AutoModelForQuestionAnswering if info.spans else AutoModelForMultipleChoice if info.choices else AutoModelForSequenceClassification
+    model, report = _load(partial(kind.from_pretrained, dtype=torch.float32, output_loading_info=True), name, "weights")
+    lacking = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if lacking:
+        raise ValueError(f"{name} was not trained on a task: transformers would begin {', '.join(lacking[:4])} at random. Fine-tune it: "
+                         f"MODEL={name} sh r1_teacher_model.sh {info.task}")
+    return model.state_dict()
 
 
 def masked_lm(name: str, fresh_head: bool = False, random_init: bool = False) -> MaskedLM:
@@ -134,4 +155,4 @@ def masked_lm(name: str, fresh_head: bool = False, random_init: bool = False) ->
 def fresh_masked_lm(config, tokenizer) -> MaskedLM:
     """A masked language model of the shape that `config` says, with fresh weights. Sets no RNG."""
     head_layout(config)
-    return MaskedLM.of(use_fast_attention(AutoModelForMaskedLM.from_config(config)), tokenizer)
+    return MaskedLM.of(use_fast_attention(AutoModelForMaskedLM.from_config(config, dtype=torch.float32)), tokenizer)

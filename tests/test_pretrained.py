@@ -3,10 +3,14 @@
 import shutil
 
 import pytest
+import torch
 from huggingface_hub import constants
 
-from models.pretrained import minilm_folder, model_fingerprint
+from models.checkpoint import load_encoder
+from models.encoder import TaskInfo
+from models.pretrained import masked_lm, minilm_folder, model_fingerprint, pretrained_encoder
 from models.weights import fingerprint
+from tests.finished import edit
 
 
 def test_the_weights_of_a_folder_are_told_by_all_their_files_and_minilms_like_a_folders(tiny_bert, tmp_path):
@@ -16,6 +20,19 @@ def test_the_weights_of_a_folder_are_told_by_all_their_files_and_minilms_like_a_
     first = fingerprint(tmp_path)
     (tmp_path / "pytorch_model-2.bin").write_bytes(b"two")
     assert first in fingerprint(tmp_path) != first
+
+
+def test_fresh_weights_are_float32_whatever_the_configuration_says(tiny_bert, tmp_path):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_bert / name, tmp_path / name)
+    edit(tmp_path / "config.json", dtype="float16")
+    encoder = pretrained_encoder(str(tmp_path), TaskInfo("RTE", 1, ("a", "b"), ("x", "y"), "mean"), 0.0, random_init=True)
+    assert {parameter.dtype for parameter in (*encoder.parameters(), *masked_lm(str(tmp_path), random_init=True).parameters())} == {torch.float32}
+    encoder.save(tmp_path)
+    edit(tmp_path / "config.json", dtype="float16")
+    again = load_encoder(tmp_path)
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])

@@ -24,4 +24,5 @@ if [ ! -e "$SENSES" ]; then
     echo "no sense dictionary $SENSES: build it with sh r2_construct_sense_dictionary.sh $TASK, or set SENSES" >&2
     exit 1
 fi
-exec "$PYTHON" -m distill evaluate "$TASK" --data_dir "$DATA" --checkpoint "$TEACHER" --senses "$SENSES" "$@"
+exec "$PYTHON" -m distill evaluate "$TASK" --data_dir "$DATA" --checkpoint "$TEACHER" --senses "$SENSES" \
+    --reading continuous "$@"

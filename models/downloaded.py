@@ -21,10 +21,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Opened:
-    """An encoder and whether its pooling is known or only its format's convention."""
+    """An encoder; whether its pooling is known or only its format's convention; whether what its head was trained on, states or
+    senses, is: published files do not say it."""
 
     encoder: Encoder
     pooling_known: bool
+    head_input_known: bool = True
 
 
 def open_checkpoint(path: str | Path, task: str, version: int, texts: tuple[str, ...], labels: tuple[str, ...],
@@ -37,7 +39,7 @@ def open_checkpoint(path: str | Path, task: str, version: int, texts: tuple[str,
     """
     path = Path(path)
     if path.is_file() and path.suffix in PUBLISHED_SUFFIXES:
-        return Opened(_open_published(path, task, version, tokenizer), pooling_known=False)
+        return Opened(_open_published(path, task, version, tokenizer), pooling_known=False, head_input_known=False)
     if not path.is_dir():
         raise ValueError(f"no checkpoint {path}: give a run directory, a checkpoint folder, or a downloaded "
                          "pytorch.model-*.bin or *.ckpt file")

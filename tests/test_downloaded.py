@@ -108,6 +108,29 @@ def test_evaluate_scores_a_download_plain_and_with_its_senses_as_the_published_p
             for line in lines] == [True, True]
 
 
+@pytest.mark.parametrize("reading, words", [("student_with_senses", ()), ("student_with_senses", ("--reading", "senses")), (None, ("--reading", "continuous"))])
+def test_a_downloaded_students_answers_are_those_of_its_senses_unless_others_are_asked_for(reading, words, copy, tmp_path, caplog):
+    caplog.set_level("INFO")
+    lines = (glue(copy) / "MRPC/dev.tsv").read_text().splitlines()
+    (glue(copy) / "MRPC/test.tsv").write_text("\n".join(["index\t#1 ID\t#2 ID\t#1 String\t#2 String", *(
+        f"{row}\t{line.split(chr(9), 1)[1]}" for row, line in enumerate(lines[1:]))]) + "\n")
+    assert evaluate(copy, "--checkpoint", copy.student, "--tokenizer", copy.tokenizer, "--senses", copy.student_senses, "--pooling", "first_token",
+                    "--max_length", WHOLE, "--submission", tmp_path, *words) == 0
+    answers = [int(line.split("\t")[1]) for line in (tmp_path / "MRPC.tsv").read_text().splitlines()[1:]]
+    by_senses = np.array([row["student_with_senses"] for row in copy.rows]).argmax(1).tolist()
+    assert (answers == by_senses) == bool(reading)
+    assert f"MRPC.tsv, the head reading {'chosen senses' if reading else 'continuous states'}" in caplog.text
+
+
+def test_a_negative_length_is_refused(copy, capsys):
+    assert "--max_length -5: expected 0 or more" in refused(capsys, copy, "--checkpoint", copy.teacher, "--max_length", -5)
+
+
+def test_a_reading_through_senses_needs_senses(copy, capsys):
+    assert "--reading senses: the checkpoint has none of its own, give --senses" in refused(
+        capsys, copy, "--checkpoint", copy.teacher, "--pooling", "first_token", "--reading", "senses")
+
+
 # ---- pooling
 
 

@@ -42,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pooling", choices=POOLINGS, help="what the head reads, where the checkpoint does not say it")
     parser.add_argument("--max_length", type=int, default=0, help="tokens per example; 0: the task's own")
     parser.add_argument("--submission", help="folder for the leaderboard's files: predictions of the test splits")
+    parser.add_argument("--reading", choices=READINGS, help="what --submission and --predictions are answered from; by default what the head "
+                        "was trained on, and of a downloaded file, which does not say it, senses where they are given")
     parser.add_argument("--output", help="JSON file for the scores")
     spans = parser.add_argument_group("answers in a text (SQuAD)")
     spans.add_argument("--predictions", help="JSON file for the answers, by the ids of the questions: what the official script reads")
@@ -58,6 +60,8 @@ def main(words: list[str]) -> None:
     """Score a checkpoint on the dev splits of a task, plain and, with --senses, read through its senses."""
     given = _parser().parse_args(words)
     task = get_task(given.task)
+    if given.max_length < 0:
+        raise ValueError(f"--max_length {given.max_length}: expected 0 or more")
     windows = Windows(given.stride, given.max_query_length)
     answering = Answering(given.n_best, given.max_answer_length, given.no_answer_threshold)
     check_of_spans(task, given, answering)
@@ -81,6 +85,9 @@ def main(words: list[str]) -> None:
     ways = {"continuous": encoder.with_head_input("continuous")}
     if lookup is not None:
         ways["senses"] = encoder.with_head_input("senses", lookup)
+    own = given.reading or (encoder.info.head_input if opened.head_input_known or not given.senses else "senses")
+    if own not in ways:
+        raise ValueError("--reading senses: the checkpoint has none of its own, give --senses PATH")
     readings = {way: score(read, task, datasets, answering=answering) for way, read in ways.items() if datasets}
     if workers.is_main():
         for way, scores in readings.items():
@@ -88,17 +95,17 @@ def main(words: list[str]) -> None:
             if task.unanswerable:
                 print(*(apart(split, found, task) for split, found in scores.predictions.items()), sep="\n")
         if given.output:
-            write_json(Path(given.output), {READINGS[way]: scores.to_json() for way, scores in readings.items()})
-    own = encoder.info.head_input
+            write_json(Path(given.output), {READINGS[way]: {**scores.to_json(), **({"similarity": lookup.similarity} if way == "senses" else {})}
+                                            for way, scores in readings.items()})
     if given.predictions:
         split = task.dev_splits[0]
         dataset = datasets.get(split) or encode_split(encoder, task, split, given.data_dir, given.max_length, windows)
         found = readings[own].predictions[split].texts() if readings else answer_questions(ways[own], task, dataset, answering)
         workers.on_main(lambda: write_json(Path(given.predictions), answers_by_id(found, dataset)))
-        logger.info("wrote %s", given.predictions)
+        logger.info("wrote %s, the head reading %s", given.predictions, READINGS[own])
     if given.submission:
         for path in write_submission(ways[own], task, given.data_dir, Path(given.submission), given.max_length):
-            logger.info("wrote %s", path)
+            logger.info("wrote %s, the head reading %s", path, READINGS[own])
 
 
 def line(checkpoint: str, task: Task, reading: str, scores: Scores) -> str:

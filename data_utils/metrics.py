@@ -58,14 +58,15 @@ def spearman(predictions, targets, weights=None) -> float:
 
 
 def exact_match(predictions, targets, groups=None) -> np.ndarray:
-    """Per group, whether every row of it is predicted right: [G] of 0 and 1 (MultiRC: all answers to a question)."""
+    """Per group, whether every row of it is predicted right: [G] of 0 and 1 (MultiRC: all answers to a question; ReCoRD: what was chosen
+    has the credit of an exact match)."""
     wrong = np.asarray(predictions) != np.asarray(targets)
     return 1.0 - np.minimum(np.bincount(_unit_of(groups, len(wrong)), wrong), 1)
 
 
 def words_f1(predictions, targets, groups=None) -> np.ndarray:
-    """The credits themselves, [N], of what was chosen (ReCoRD: the F1 of its words with those of the best answer); targets are 1."""
-    return np.asarray(predictions, dtype=np.float64)
+    """Per question, the F1 of the chosen words with those of the best answer, [N] (ReCoRD); predictions are credits (answers.py)."""
+    return np.minimum(np.asarray(predictions, dtype=np.float64), 1.0)
 
 
 def squad_em(predictions, targets, groups=None) -> np.ndarray:
@@ -74,8 +75,8 @@ def squad_em(predictions, targets, groups=None) -> np.ndarray:
 
 
 def squad_f1(predictions, targets, groups=None) -> np.ndarray:
-    """Per question, the F1 of its answer's words with those of the best gold one, [N]; predictions are credits (answers.py)."""
-    return np.minimum(np.asarray(predictions, dtype=np.float64), 1.0)
+    """words_f1() of answers that are parts of a text."""
+    return words_f1(predictions, targets, groups)
 
 
 def parity(predictions, targets, groups=None) -> np.ndarray:

@@ -13,7 +13,7 @@ Functions raise ValueError where a record does not fit; the reader says where it
 import re
 from collections.abc import Iterator, Mapping
 
-from data_utils.answers import normalised, words_f1
+from data_utils.answers import EXACT, credit
 
 Fields = dict[str, str]
 COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
@@ -53,7 +53,7 @@ def multirc_rows(record: Mapping) -> Iterator[Fields]:
 
 def record_rows(record: Mapping) -> Iterator[Fields]:
     """A row for each entity that is named in the passage, for each query. Its label is 1 where the entity is an answer,
-    its credit the best F1 of its words with those of an answer."""
+    its credit as of an answer to a question (answers.py)."""
     if "entities" in record:  # the Hub: one query, texts in place of spans
         yield from _candidates(record["passage"], record["query"], record["entities"], record.get("answers"), record["idx"]["query"])
         return
@@ -68,9 +68,8 @@ def _candidates(passage: str, query: str, entities: list[str], answers: list[str
     for entity in dict.fromkeys(entities):
         fields = {"passage": passage, "query": query, "entity": entity, "query_idx": str(index)}
         if answers:
-            credit = max(words_f1(entity, answer) for answer in answers)
-            right = any(normalised(entity) == normalised(answer) for answer in answers)
-            fields |= {"label": str(int(right)), "credit": str(credit)}
+            worth = credit(entity, answers)
+            fields |= {"label": str(int(worth == EXACT)), "credit": str(worth)}
         yield fields
 
 

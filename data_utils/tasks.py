@@ -233,7 +233,7 @@ TASKS: tuple[Task, ...] = (
          fields=("paragraph", "question", "answer", "paragraph_idx", "question_idx", "answer_idx"), form=superglue.multirc_texts),
     Task("ReCoRD", ("passage", "filled query"), "label", _TRUTH, _ZERO_ONE, ("words_f1", "exact_match"), _record_splits("ReCoRD.jsonl"),
          "record", (), max_length=512, suite="superglue", rows=superglue.record_rows, group_by="query_idx", candidates=True,
-         fields=("passage", "query", "entity", "query_idx"), form=superglue.record_texts, version=2),  # 2: articles as the official script
+         fields=("passage", "query", "entity", "query_idx"), form=superglue.record_texts, version=3),  # 2: articles, 3: exact match as the official script
     Task("WiC", _PAIR, "label", _TRUTH, ("false", "true"), ("accuracy",), _record_splits("WiC.jsonl"),
          "wic", (), max_length=256, suite="superglue", spellings=(_ZERO_ONE,), form=superglue.wic_texts,
          fields=("word", *_PAIR, "start1", "end1", "start2", "end2")),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from data_utils.answers import EXACT
 from data_utils.encode import EncodedDataset
 from data_utils.metrics import bootstrap_standard_error, compute_metrics, selection_score
 from data_utils.tasks import Task
@@ -21,13 +22,13 @@ def predictions(logits: np.ndarray, labels: tuple[str, ...], task: Task) -> np.n
 def judged(logits: np.ndarray, labels: tuple[str, ...], dataset: EncodedDataset, task: Task,
            answering: Answering = Answering()) -> Predictions:
     """What the metrics compare: the examples, or, where one of each group is chosen, the groups: the credit of the chosen
-    example against 1; of answers in a text the questions."""
+    example against that of an exact match; of answers in a text the questions."""
     if task.spans:
         return judged_spans(in_task_order(logits, labels, task), dataset, task, answering)
     if not task.candidates:
         return Predictions(dataset.uid, predictions(logits, labels, task), dataset.target, dataset.group)
     rows = chosen_rows(logits, labels, dataset.group, task)
-    return Predictions(dataset.group[rows], dataset.credit[rows], np.ones(len(rows), np.float32))
+    return Predictions(dataset.group[rows], dataset.credit[rows], np.full(len(rows), EXACT, np.float32))
 
 
 def chosen_rows(logits: np.ndarray, labels: tuple[str, ...], group: np.ndarray, task: Task) -> np.ndarray:

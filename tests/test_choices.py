@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForMultipleChoice
 
+from data_utils.answers import EXACT
 from data_utils.batching import TrainStream, collate
 from data_utils.encode import encode
 from data_utils.readers import read_examples
@@ -98,7 +99,7 @@ def test_groups_are_judged_together(superglue_teachers, superglue):
 def test_of_candidates_the_likeliest_is_chosen_and_credited(superglue_teachers, superglue):
     task, encoder = get_task("ReCoRD"), load_encoder(superglue_teachers["ReCoRD"])
     dataset = encode_split(encoder, task, "dev", str(superglue))
-    assert dataset.group.tolist() == [3 * (row // 3) for row in range(24)] and set(dataset.credit) == {0.0, 1.0}
+    assert dataset.group.tolist() == [3 * (row // 3) for row in range(24)] and set(dataset.credit) == {0.0, EXACT}
     logits = np.zeros((24, 2), np.float32)
     logits[4, 1], logits[0, 1] = 2.0, 1.0
     assert chosen_rows(logits, ("False", "True"), dataset.group, task).tolist() == [0, 4, *range(6, 24, 3)], "the first of equals"

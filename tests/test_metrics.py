@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from data_utils.answers import EXACT
 from data_utils import metrics
 from data_utils.metrics import accuracy, bootstrap_standard_error, compute_metrics, exact_match, f1, macro_f1, matthews, parity, pearson, selection_score, spearman
 
@@ -160,7 +161,7 @@ def test_metrics_of_groups_have_their_hand_computed_values():
     assert parity(PREDICTIONS, TARGETS, GROUPS).tolist() == [1, 0, 1]
     assert compute_metrics(("f1", "exact_match", "parity"), PREDICTIONS, TARGETS, GROUPS) == {
         "f1": pytest.approx(2 * 3 / (4 + 4)), "exact_match": pytest.approx(1 / 3), "parity": pytest.approx(2 / 3)}
-    assert compute_metrics(("words_f1", "exact_match"), [1.0, 0.5, 0.0, 1.0], [1.0] * 4) == {"words_f1": 0.625, "exact_match": 0.5}
+    assert compute_metrics(("words_f1", "exact_match"), [EXACT, 0.5, 0.0, 1.0], [EXACT] * 4) == {"words_f1": 0.625, "exact_match": 0.25}
     # classes 0: 1 of 1 found, 2 predicted; 1: 2 of 3, 2 predicted; 2: 1 of 1, 1 predicted
     assert macro_f1([0, 0, 1, 1, 2], [0, 1, 1, 1, 2]) == pytest.approx((2 / 3 + 4 / 5 + 1) / 3)
 

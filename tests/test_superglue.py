@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_utils.answers import EXACT, words_f1
 from data_utils import superglue
 from data_utils.readers import data_fingerprint, read_examples
 from data_utils.tasks import TASKS, Example, get_task
@@ -40,8 +41,8 @@ GOLDEN = [
     ("multirc", "dev", "val.jsonl", MULTIRC, [Example(0, ("A cat sat.", "Who sat? A cat"), 1), Example(1, ("A cat sat.", "Who sat? A dog"), 0, group=0),
                                               Example(2, ("A cat sat.", "Did it run? No"), 1)]),
     ("record", "dev", "val.jsonl", RECORD, [
-        Example(0, (PASSAGE, "Then Ann Lee lost"), 0, 0, 0.0), Example(1, (PASSAGE, "Then Bo lost"), 1, 0, 1.0), Example(2, (PASSAGE, "Then Lee lost"), 0, 0, 0.0),
-        Example(3, (PASSAGE, "Ann Lee won"), 1, 3, 1.0), Example(4, (PASSAGE, "Bo won"), 0, 3, 0.0), Example(5, (PASSAGE, "Lee won"), 0, 3, 2 / 3)]),
+        Example(0, (PASSAGE, "Then Ann Lee lost"), 0, 0, 0.0), Example(1, (PASSAGE, "Then Bo lost"), 1, 0, EXACT), Example(2, (PASSAGE, "Then Lee lost"), 0, 0, 0.0),
+        Example(3, (PASSAGE, "Ann Lee won"), 1, 3, EXACT), Example(4, (PASSAGE, "Bo won"), 0, 3, 0.0), Example(5, (PASSAGE, "Lee won"), 0, 3, 2 / 3)]),
     ("rte", "dev", "val.jsonl", {"premise": "a b", "hypothesis": "a", "label": "entailment", "idx": 0}, [Example(0, ("a b", "a"), 0)]),
     ("rte", "dev", "dev.tsv", "idx\tpremise\thypothesis\tlabel\n0\ta b\ta\tnot_entailment\n", [Example(0, ("a b", "a"), 1)]),
     ("wic", "dev", "val.jsonl", WIC, [Example(0, MARKED_WIC, 0)]),
@@ -90,7 +91,7 @@ HUB = [
      ("False", "True"), [Example(0, ("A cat sat.", "Who sat? A cat"), 1), Example(1, ("A cat sat.", "Who sat? A dog"), 0, group=0)]),
     ("record", "validation", {"passage": ["Ann met Bo"], "query": ["@placeholder won"], "entities": [["Ann", "Bo"]], "answers": [["Bo"]],
                               "idx": [{"passage": 0, "query": 7}]},
-     (), [Example(0, ("Ann met Bo", "Ann won"), 0, 0, 0.0), Example(1, ("Ann met Bo", "Bo won"), 1, 0, 1.0)]),
+     (), [Example(0, ("Ann met Bo", "Ann won"), 0, 0, 0.0), Example(1, ("Ann met Bo", "Bo won"), 1, 0, EXACT)]),
     ("axg", "test", {"premise": ["his"], "hypothesis": ["h"], "idx": [0], "label": [1]}, ("entailment", "not_entailment"), [Example(0, ("his", "h"), 1)]),
 ]
 
@@ -148,10 +149,15 @@ def test_the_pronoun_that_is_marked_is_the_one_at_the_index():
 
 
 def test_words_f1_is_squads():
-    assert superglue.words_f1("The U.S. Army", "US army") == 1.0
-    assert superglue.words_f1("Ann Lee", "Lee") == pytest.approx(2 / 3) and superglue.words_f1("Bo", "Ann") == 0.0
-    assert superglue.words_f1("an x", "the x") == 1.0, "articles do not count"
-    assert superglue.words_f1("x x y", "x y y") == pytest.approx(2 * 2 / 6)
+    assert words_f1("The U.S. Army", "US army") == 1.0
+    assert words_f1("Ann Lee", "Lee") == pytest.approx(2 / 3) and words_f1("Bo", "Ann") == 0.0
+    assert words_f1("an x", "the x") == 1.0, "articles do not count"
+    assert words_f1("x x y", "x y y") == pytest.approx(2 * 2 / 6)
+
+
+def test_the_same_words_in_another_order_are_no_exact_match():
+    answers = {"passage": "a", "query": "@placeholder won", "entities": ["Lee, Ann", "Ann Lee", "Ann"], "answers": ["ann lee"], "idx": {"query": 3}}
+    assert [(row["label"], float(row["credit"])) for row in superglue.record_rows(answers)] == [("0", 1.0), ("1", EXACT), ("0", pytest.approx(2 / 3))]
 
 
 @pytest.mark.realdata

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_utils.readers import hub as hub_reader
-from data_utils.readers import data_fingerprint, find_folder, read_examples
+from data_utils.readers import data_fingerprint, find_folder, has_split, read_examples
 from data_utils.tasks import TASKS, Example, get_task
 
 REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -133,7 +133,7 @@ def test_mrpc_is_assembled_from_microsofts_files_and_own_split_files_win(tmp_pat
     put(tmp_path, "MRPC/dev_ids.tsv", "3\t4\r\n")
     task = get_task("mrpc")
     assert read_examples(task, "train", tmp_path) == [Example(0, ("a", "b"), 1), Example(1, ("e", "f"), 1)]
-    assert read_examples(task, "dev", tmp_path) == [Example(0, ("c", "d"), 0)]
+    assert read_examples(task, "dev", tmp_path) == [Example(0, ("c", "d"), 0)] and has_split(task, "dev", tmp_path) and not has_split(task, "test", tmp_path)
     assert data_fingerprint(task, "train", tmp_path) != data_fingerprint(task, "dev", tmp_path)
     put(tmp_path, "MRPC/dev.tsv", "Quality\t#1 String\t#2 String\n1\tx\ty\n")
     assert read_examples(task, "dev", tmp_path) == [Example(0, ("x", "y"), 1)]

@@ -72,6 +72,12 @@ def find_file(part: Split, folder: Path) -> Path | None:
     return next((path for path in paths if (path.is_file() if path.suffix else path.is_dir())), None)
 
 
+def has_split(task: Task, split: str, data_dir: str | Path = DEFAULT_DATA_DIR) -> bool:
+    """Whether the task's folder in `data_dir` holds `split`."""
+    folder = find_folder(task, data_dir)
+    return folder is not None and bool(_files(task, task.split(split), folder))
+
+
 def data_fingerprint(task: Task, split: str, data_dir: str | Path = DEFAULT_DATA_DIR) -> str:
     """sha256 (hex) of the file that read_examples reads for `split`.
 
@@ -105,8 +111,8 @@ def _folder_or_demo(task: Task, data_dir: str | Path) -> Path | None:
     return folder
 
 
-def _source_files(task: Task, part: Split, folder: Path) -> list[Path]:
-    """The files that hold `part`: its own, or for MRPC without it [msr_paraphrase_*.txt, ids of the dev pairs]."""
+def _files(task: Task, part: Split, folder: Path) -> list[Path]:
+    """The files that hold `part`: its own, or for MRPC without it [msr_paraphrase_*.txt, ids of the dev pairs]; [] where none does."""
     path = find_file(part, folder)
     if path:
         return [path]
@@ -117,6 +123,14 @@ def _source_files(task: Task, part: Split, folder: Path) -> list[Path]:
             return [corpus]
         if corpus.is_file() and ids:
             return [corpus, ids[0]]
+    return []
+
+
+def _source_files(task: Task, part: Split, folder: Path) -> list[Path]:
+    """_files(); ValueError where there are none."""
+    found = _files(task, part, folder)
+    if found:
+        return found
     remedy = f"remove {folder} and it is written afresh" if task.name == "demo" else f"fetch it: {download_command(task, folder.parent)}"
     expected = " or ".join([str(folder / part.files[0]), *part.files[1:]])
     raise ValueError(f"{task.name} {part.name}: expected {expected}, which is not there; {remedy}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_utils.encode import EncodedDataset, encode_texts, sequences
-from data_utils.readers import find_file, find_folder, read_examples
+from data_utils.readers import has_split, read_examples
 from data_utils.tasks import TASKS, Task
 from distill.progress import bar
 from distill.rundir import write_json
@@ -30,7 +30,7 @@ def corpus_texts(corpus: str, task: Task, data_dir: str) -> Iterator[Iterable[tu
         yield _train_texts(task, data_dir)
     elif corpus == "glue":
         for entry in TASKS:
-            if entry.name in GLUE_CORPUS and find_file(entry.split("train"), find_folder(entry, data_dir) or Path()):
+            if entry.name in GLUE_CORPUS and has_split(entry, "train", data_dir):
                 yield _train_texts(entry, data_dir)
     elif Path(corpus).suffix == ".json":
         yield from _json_texts(Path(corpus))

@@ -6,7 +6,7 @@ from pathlib import Path
 from data_utils import demo
 from data_utils.draws import HELD_OUT, SELECT_ON, split_held_out, split_quiz
 from data_utils.encode import EncodedDataset, untokenised
-from data_utils.readers import DEFAULT_DATA_DIR, find_file, find_folder, read_examples
+from data_utils.readers import DEFAULT_DATA_DIR, find_folder, has_split, read_examples
 from data_utils.submission import check_submission
 from data_utils.tasks import TASKS, get_task, task_names
 
@@ -78,5 +78,5 @@ def describe(data_dir: Path) -> None:
         folder = find_folder(task, data_dir)
         if folder is not None:
             rows = ", ".join(f"{split.name} {len(read_examples(task, split.name, data_dir))}"
-                             for split in task.splits if find_file(split, folder))
+                             for split in task.splits if has_split(task, split.name, data_dir))
             print(f"{task.name:7} {folder}: {rows or 'no file'}")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from distill.rundir import RunDir
 from distill.senses import build as building
 from distill.senses import states
 from distill.senses.build import SenseConfig, build
-from distill.senses.corpus import open_corpus, tokenise_corpus
+from distill.senses.corpus import corpus_texts, open_corpus, tokenise_corpus
 from distill.senses.dictionary import FILE, SenseDictionary
 from distill.senses.sample import Sample
 from models.checkpoint import load_encoder
@@ -123,6 +124,16 @@ def test_corpora_are_the_train_set_all_train_sets_a_text_file_or_a_json_file(mad
     tokenizer = load_encoder(made / "teacher/best").tokenizer
     assert dictionary.counts[tokenizer.convert_tokens_to_ids("bank")] == 2
     assert dictionary.counts[tokenizer.convert_tokens_to_ids("film")] == 0
+
+
+def test_all_train_sets_are_those_that_a_reader_finds(made, tmp_path):
+    """MRPC as Microsoft gives it; nothing outside the folder."""
+    shutil.copytree(made / "glue/CoLA", tmp_path / "glue/CoLA")
+    (tmp_path / "glue/MRPC").mkdir()
+    (tmp_path / "glue/MRPC/msr_paraphrase_train.txt").write_text("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t1\t2\ta\tb\n0\t3\t4\tc\td\n")
+    (tmp_path / "glue/MRPC/dev_ids.tsv").write_text("3\t4\n")
+    found = list(corpus_texts("glue", get_task("CoLA"), str(tmp_path / "glue")))
+    assert len(found) == 2 and [("a", "b")] in found
 
 
 @pytest.mark.parametrize("name, content, said", [

@@ -1,6 +1,6 @@
 #!/bin/sh
-# MPDistil: teacher, student, meta-teacher, and a curriculum over tasks that a policy learns; then score the student. Edit the
-# knobs here, or set them in the environment; further words go to the training:
+# MPDistil: teacher, student, meta-teacher, and a curriculum over tasks that a policy learns. Edit the knobs here, or set them in
+# the environment; further words go to the training:
 #     MODEL=minilm TASKS=WiC,WSC sh scripts/mpdistil.sh COPA --use_comp_loss True --reward_function real
 set -eu
 cd "$(dirname "$0")/.."
@@ -19,6 +19,5 @@ if [ $# -eq 0 ]; then
 fi
 TASK=$("$PYTHON" -m distill data name "$1")
 shift
-"$PYTHON" -m distill train mpdistil "$TASK" --data_dir "$DATA" --model "$MODEL" --tasks "$TASKS" --student "$STUDENT" \
+exec "$PYTHON" -m distill train mpdistil "$TASK" --data_dir "$DATA" --model "$MODEL" --tasks "$TASKS" --student "$STUDENT" \
     --output_dir "$RUNS/$TASK/$NAME" "$@"
-exec "$PYTHON" -m distill evaluate "$TASK" --data_dir "$DATA" --checkpoint "$RUNS/$TASK/$NAME"

@@ -12,11 +12,12 @@ PRESET=${PRESET:-distilbert}                        # distilbert, minilmv2, tiny
 RUNS=${RUNS:-./runs}                                # everything is written below
 CORPUS=${CORPUS:-$RUNS/corpus}                      # the packed text; a finished one of the same TEXT is left as it is
 NAME=${NAME:-$PRESET}
-LAUNCH=${LAUNCH:-$PYTHON}                           # on 8 GPUs: torchrun --nproc_per_node 8
+LAUNCH=${LAUNCH:-}                                  # what runs the training; on 8 GPUs: torchrun --nproc_per_node 8
 
 # shellcheck disable=SC2086 # several sources
 "$PYTHON" -m distill data pack $TEXT --tokenizer "$TEACHER" --output_dir "$CORPUS"
 [ "$PRESET" != head ] || set -- --student "$TEACHER" "$@"   # it is the encoder itself that gets the head
+set -- -m distill train pretrain text --corpus "$CORPUS" --teacher "$TEACHER" --preset "$PRESET" --output_dir "$RUNS/pretrain/$NAME" "$@"
+[ -n "$LAUNCH" ] || exec "$PYTHON" "$@"
 # shellcheck disable=SC2086 # a command with its words
-exec $LAUNCH -m distill train pretrain text --corpus "$CORPUS" --teacher "$TEACHER" --preset "$PRESET" \
-    --output_dir "$RUNS/pretrain/$NAME" "$@"
+exec $LAUNCH "$@"

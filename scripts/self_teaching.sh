@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fine-tune a model whose last layer teaches an earlier one, then score the student that was cut out. Edit the knobs here, or
-# set them in the environment; further words go to the training:
+# Fine-tune a model whose last layer teaches an earlier one, and cut out the student. Edit the knobs here, or set them in the
+# environment; further words go to the training:
 #     MODEL=minilm sh scripts/self_teaching.sh MRPC --seed 1
 set -eu
 cd "$(dirname "$0")/.."
@@ -19,6 +19,5 @@ if [ $# -eq 0 ]; then
 fi
 TASK=$("$PYTHON" -m distill data name "$1")
 shift
-"$PYTHON" -m distill train self_teaching "$TASK" --data_dir "$DATA" --model "$MODEL" --schedule "$SCHEDULE" \
+exec "$PYTHON" -m distill train self_teaching "$TASK" --data_dir "$DATA" --model "$MODEL" --schedule "$SCHEDULE" \
     --output_dir "$RUNS/$TASK/$NAME" "$@"
-exec "$PYTHON" -m distill evaluate "$TASK" --data_dir "$DATA" --checkpoint "$RUNS/$TASK/$NAME"

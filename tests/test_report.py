@@ -169,6 +169,31 @@ def test_a_reading_says_so_and_is_of_one_run(tmp_path, capsys):
     assert main([*words, str(tmp_path / "pkd")]) == 1 and not path.exists()
     assert "is a reading of one run" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "pkd/seed-1")]) == 0 and read_records(path)[0].reading == "chosen senses"
+    assert main([*words, "--reading", "states", str(tmp_path / "pkd/seed-1")]) == 1
+    assert f"--reading 'states': {scores} has 'chosen senses'" in capsys.readouterr().err
+
+
+def test_a_record_says_how_the_senses_were_chosen(tmp_path):
+    path, scores = tmp_path / "results.jsonl", tmp_path / "readings.json"
+    for row, senses in (("none", None), ("published", {}), ("own", {"similarity": "distance"})):
+        write_run(tmp_path / row)
+        if senses is not None:
+            edit(tmp_path / row / "origin.json", senses=senses)
+        assert main(["report", "--records", str(path), "add", "main", row, str(tmp_path / row)]) == 0
+    scores.write_text(json.dumps({"chosen senses": {**json.loads((tmp_path / "own/scores.json").read_text()), "similarity": "dot"}}))
+    assert main(["report", "--records", str(path), "add", "main", "read", "--scores", str(scores), str(tmp_path / "own")]) == 0
+    assert [record.similarity for record in read_records(path)] == ["", "dot", "distance", "dot"]
+
+
+def test_a_run_with_scores_on_what_is_held_out_alone_is_reported_without_a_column(tmp_path, capsys, caplog):
+    write_run(tmp_path / "runs/CoLA/pkd")
+    edit(tmp_path / "runs/CoLA/pkd/scores.json", values={"heldout/matthews": 0.9, "heldout, teacher exit/matthews": 0.9})
+    words = ["report", "--records", str(tmp_path / "r.jsonl")]
+    assert main([*words, "folder", str(tmp_path / "runs"), "--csv", str(tmp_path / "a.csv"), "--plots", str(tmp_path / "plots")]) == 0
+    assert "heldout" not in capsys.readouterr().out and not (tmp_path / "a.csv").read_text()
+    assert (tmp_path / "plots/comparison.png").is_file() and "no run has a score on a split that is reported" in caplog.text
+    assert main([*words, "add", "main", "pkd", str(tmp_path / "runs/CoLA/pkd")]) == 0
+    assert "what is held out of train only selects" in caplog.text and not (tmp_path / "r.jsonl").exists()
 
 
 def test_nothing_is_added_of_a_folder_with_an_unfinished_seed(tmp_path, capsys):

@@ -53,6 +53,7 @@ def test_what_is_not_here_is_named_with_its_variable_and_the_cell_that_makes_it(
     assert f"set TEACHER to the folder best/ of what `sh scripts/reproduce.sh {teachers[0].id}` makes (teacher mean/teacher, seed 1)" \
         in teacher and not any(other.id in teacher for other in teachers[1:])
     assert "set SENSES to what `python -m distill senses build CoLA --teacher ...` makes of that teacher" in senses
+    assert "`python -m distill senses build CoLA --similarity dot --teacher ...`" in missing(replace(found, similarity="dot"), [found], HERE)[1]
     assert missing(found, [found], HERE | {"senses": str(tmp_path)})[0].endswith("not among these records")
     assert missing(found, [found], HERE | {"senses": str(tmp_path), "teacher": str(tmp_path)}) == []
     with pytest.raises(ValueError, match="set TEACHER .*; --senses"):
@@ -142,3 +143,6 @@ def test_a_reading_is_made_by_evaluating_the_run_through_senses(tmp_path, monkey
     reproduce(made_by("finetune CoLA --output_dir x", reading="chosen senses"), [], HERE, tmp_path / "out")
     assert ran[1] == f"senses build CoLA --teacher {tmp_path}/out/best --data_dir /data --output_dir {tmp_path}/out/senses"
     assert f"--senses {tmp_path}/out/senses" in ran[2]
+    ran.clear()
+    reproduce(made_by("finetune CoLA --output_dir x", reading="chosen senses", similarity="dot"), [], HERE, tmp_path / "out")
+    assert all(" CoLA --similarity dot " in line or " --similarity dot --data_dir " in line for line in ran[1:]) and len(ran) == 3

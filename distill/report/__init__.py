@@ -14,9 +14,9 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from data_utils.draws import HELD_OUT
 from data_utils.tasks import TEXT
 from distill.config import digest, split_words
+from distill.report.kept import only_selects
 from distill.report.policies import LATEST, METRIC, SPLIT, TABLES, policy_of
 from distill.rundir import RunDir, SaveError, read_json, stage_of, write_text
 from distill.seeds import FOLDER, SEED
@@ -32,7 +32,8 @@ class Record:
     table: where it belongs; row: the system; value: a fraction or correlation; stderr: bootstrap over the n examples;
     parameters: of the model, embeddings included; reading: which reading of `evaluate --output` it is, "" for the run's
     own scores; stage: the run inside the command's run whose scores they are, "" for the last; evaluations: of how many these
-    are the best, 0 where it is not known; steps, tokens: of pre-training, how many it took and how many real ones they read.
+    are the best, 0 where it is not known; steps, tokens: of pre-training, how many it took and how many real ones they read;
+    similarity: how the senses were chosen that it was trained with or read through, "" where none were.
     """
 
     table: str
@@ -57,6 +58,7 @@ class Record:
     evaluations: int = 0
     steps: int = 0
     tokens: int = 0
+    similarity: str = ""
 
     @property
     def key(self) -> tuple:
@@ -124,14 +126,17 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
     task = {"task": TEXT.name, "version": TEXT.version} if pretrained else read_json(run / "best" / "task.json")
     scores = scores or own
     words = of_one_seed(origin["command"], config["seed"])
+    senses = {"similarity": "dot", **origin["senses"]} if "senses" in origin else {}  # published dictionaries do not say it and mean that
+    similarity = scores.get("similarity") or config.get("similarity") or senses.get("similarity", "")
     trained = [line for line in RunDir(run).logged() if pretrained and "tokens" in line]
     found = [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
                     scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
                     origin["device"], own["seconds"], stored_parameters(run / "best" / "model.safetensors"), reading, stage_of(run),
-                    RunDir(run).evaluations(), max((line["step"] for line in trained), default=0), sum(line["tokens"] for line in trained))
-             for key, value in scores["values"].items() if pretrained or key.split("/")[0] != HELD_OUT]  # that part of train only selects
+                    RunDir(run).evaluations(), max((line["step"] for line in trained), default=0), sum(line["tokens"] for line in trained),
+                    similarity)
+             for key, value in scores["values"].items() if pretrained or not only_selects(key.split("/")[0])]
     drawn = [replace(found[0], table=table + TABLES, split=SPLIT, metric=METRIC, value=value, n=LATEST, stderr=0.0, evaluations=0)
-             for value in policy_of(run, task["task"]).values() if not reading]
+             for value in policy_of(run, task["task"]).values() if found and not reading]
     return [*found, *drawn]
 
 

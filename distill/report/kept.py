@@ -1,11 +1,17 @@
-"""What a system keeps of its teacher's scores."""
+"""Which scores count, and what a system keeps of its teacher's."""
 
 from collections.abc import Mapping
 from statistics import mean
 
+from data_utils.draws import HELD_OUT
 from data_utils.tasks import get_task
 
 Column = tuple[str, str, str]  # task, split, metric
+
+
+def only_selects(split: str) -> bool:
+    """Whether the scores of `split`, after which a comma and a reading may stand, are on what is held out of train."""
+    return split.partition(",")[0] == HELD_OUT
 
 
 def on_dev(column: Column) -> bool:

@@ -39,7 +39,9 @@ def plot(summary: Summary, folder: Path) -> tuple[list[Path], list[str]]:
             continue
         written += _write(figure, folder, f"curves-{task}-{row}")
     for fact, name in (("parameters", "score-against-parameters"), ("milliseconds", "score-against-latency")):
-        if any(summary.typical(row, fact) is not None for row in summary.rows):
+        if not summary.columns:
+            notes.append(f"no plot {name}: no run has a score on a split that is reported")
+        elif any(summary.typical(row, fact) is not None for row in summary.rows):
             written += _write(trade_off(summary, fact), folder, name)
         else:
             notes.append(f"no plot {name}: no run knows its {fact}"

@@ -67,7 +67,7 @@ def missing(record: Record, records: Sequence[Record], paths: Mapping[str, str])
                   teachers(record, records, value_of(words, "teacher"))] or ["a run made that is not among these records"]
         lines.append(f"--{name} {path} is not here: set {variable} to "
                      + (f"the folder best/ of what {' or '.join(makers)}" if name == "teacher" else
-                        f"what `python -m distill senses build {record.task} --teacher ...` makes of that teacher"))
+                        f"what `{shlex.join(['python', '-m', 'distill', *_build(record)])} --teacher ...` makes of that teacher"))
     return lines
 
 
@@ -125,8 +125,17 @@ def _read_senses(record: Record, paths: Mapping[str, str], out: Path) -> None:
     senses, data = paths.get("senses") or value_of(words_of(record), "senses"), ["--data_dir", paths["data_dir"]]
     if not senses:
         senses = str(out / "senses")
-        _run(["senses", "build", record.task, "--teacher", str(out / "best"), *data, "--output_dir", senses])
-    _run(["evaluate", record.task, "--checkpoint", str(out), "--senses", senses, *data, "--output", str(out / "readings.json")])
+        _run([*_build(record), "--teacher", str(out / "best"), *data, "--output_dir", senses])
+    _run(["evaluate", record.task, "--checkpoint", str(out), "--senses", senses, *_similarity(record), *data, "--output", str(out / "readings.json")])
+
+
+def _build(record: Record) -> list[str]:
+    return ["senses", "build", record.task, *_similarity(record)]
+
+
+def _similarity(record: Record) -> list[str]:
+    """How the record's senses were chosen; older records do not say it and mean the default."""
+    return ["--similarity", record.similarity] if record.similarity else []
 
 
 def _run(words: Sequence[str]) -> None:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from statistics import mean, median
 
-from data_utils.draws import HELD_OUT
 from data_utils.tasks import task_names
 from distill.report.folder import Run
-from distill.report.kept import Column, kept, task_scores
+from distill.report.kept import Column, kept, only_selects, task_scores
 from distill.report.paired import Difference, paired_difference
 
 
@@ -23,7 +22,7 @@ class Summary:
         order = list(task_names())
         found = {(run.task.name, *key.split("/")) for run in runs for key in run.scores.values}
         keys = [key for run in runs for key in run.scores.values]
-        self.columns = sorted((column for column in found if column[1] != HELD_OUT),
+        self.columns = sorted((column for column in found if not only_selects(column[1])),
                               key=lambda column: (order.index(column[0]), keys.index(f"{column[1]}/{column[2]}")))
         self.doubts: list[str] = []
         self.differences = {(row, column): difference for row in self.rows if baseline and row != baseline

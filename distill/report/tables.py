@@ -36,7 +36,9 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def csv_text(lines: Sequence[Mapping]) -> str:
-    """Lines of equal keys as comma-separated values under a header; None is an empty field."""
+    """Lines of equal keys as comma-separated values under a header; None is an empty field. Without a line, no text."""
+    if not lines:
+        return ""
     text = io.StringIO()
     writer = csv.DictWriter(text, lines[0], lineterminator="\n")
     writer.writeheader()

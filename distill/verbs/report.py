@@ -3,21 +3,22 @@
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from data_utils.readers import DEFAULT_DATA_DIR
 from data_utils.tasks import get_task
 from distill.bench.records import SpeedRecord, speed_table
-from distill.report import folder_table, read_records, records_of, write_records
+from distill.report import folder_table, is_masked_lm, read_records, records_of, write_records
 from distill.report.constant import constant_records, constant_run
 from distill.report.folder import Run, find_runs, runs_in
 from distill.report.plots import plot
 from distill.report.reproduce import find_record, reproduce
 from distill.report.summary import Summary
-from distill.report.tables import chosen_row, csv_of, render, tables_of
+from distill.report.tables import chosen_row, csv_of, csv_text, render, tables_of
 from distill.rundir import device_name, read_json, write_text
 
-READING = "chosen senses"
+READING, SPEED = "chosen senses", "speed"  # a reading of `evaluate --output`; the table of what `bench` measured
 logger = logging.getLogger(__name__)
 
 
@@ -146,12 +147,22 @@ def add_records(given: argparse.Namespace) -> None:
     runs = runs_in(given.run)
     if given.scores and len(runs) > 1:
         raise ValueError(f"--scores {given.scores} is a reading of one run, {given.run} holds {len(runs)}: add them one by one")
-    scores, reading = (read_json(given.scores)[given.reading], given.reading) if given.scores else (None, "")
+    scores, reading = (chosen_reading(given.scores, given.reading), given.reading) if given.scores else (None, "")
     records = [record for run in runs for record in records_of(run, given.table, given.row, scores, reading)]
     if records:
         write_records(given.records, records)
     else:
-        logger.warning("%s has no score to record: it was pre-trained without learning words; fine-tune its best/, and record that", given.run)
+        logger.warning("%s has no score to record: %s", given.run,
+                       "it was pre-trained without learning words; fine-tune its best/, and record that" if is_masked_lm(runs[0] / "best") else
+                       "what is held out of train only selects, and dev came without its answers")
+
+
+def chosen_reading(file: Path, reading: str) -> dict:
+    """What `evaluate --output` wrote of `reading`; ValueError with the readings that are there."""
+    readings = read_json(file)
+    if reading not in readings:
+        raise ValueError(f"--reading {reading!r}: {file} has {', '.join(map(repr, readings))}; `evaluate` reads chosen senses where it is given --senses")
+    return readings[reading]
 
 
 def add_constant(given: argparse.Namespace) -> None:
@@ -166,7 +177,8 @@ def print_table(given: argparse.Namespace) -> None:
         raise ValueError(f"no table {given.table!r} in {given.records}: there are {', '.join(sorted(tables))}")
     print(tables[given.table](given.baseline, given.teacher))
     if given.csv:
-        write_text(given.csv, csv_of([record for record in read_records(given.records) if record.table == given.table]))
+        write_text(given.csv, csv_text([asdict(record) for record in read_records(given.speed, SpeedRecord)]) if given.table == SPEED else
+                   csv_of([record for record in read_records(given.records) if record.table == given.table]))
 
 
 def render_tables(given: argparse.Namespace) -> None:
@@ -190,10 +202,10 @@ def all_tables(records: Path, speed: Path) -> dict[str, Callable[..., str]]:
     """How each table of both files of records is written; ValueError where the first is missing."""
     def measured(baseline: str = "", teacher: str = "") -> str:
         if baseline or teacher:
-            raise ValueError(f"--baseline {baseline!r}, --teacher {teacher!r}: each row of the table `speed` names what it is compared with")
+            raise ValueError(f"--baseline {baseline!r}, --teacher {teacher!r}: each row of the table `{SPEED}` names what it is compared with")
         return speed_table(read_records(speed, SpeedRecord))
 
-    return {**tables_of(read_records(records)), **({"speed": measured} if speed.is_file() else {})}
+    return {**tables_of(read_records(records)), **({SPEED: measured} if speed.is_file() else {})}
 
 
 ACTIONS = {"folder": report_folder, "latency": report_latency, "add": add_records, "constant": add_constant, "table": print_table,

@@ -48,7 +48,7 @@ def main(words: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(f"\n{stop or 'interrupted: the same command goes on from the last checkpoint'}", file=sys.stderr)
+        print(f"\n{str(stop) or 'interrupted: the same command goes on from the last checkpoint'}", file=sys.stderr)
         return 130
     return 0
 

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from data_utils.batching import TrainStream
 from data_utils.tasks import Task
+from distill import workers
 from distill.config import ABOVE_0, FROM_0, TaskConfig, check_weights, setting
 from distill.engine import fit
 from distill.evaluate import check_length, score
 from distill.objective import Objective
+from distill.precision import check_precision
 from distill.presets import BASE_WIDTH, LARGE_WIDTH
 from distill.rundir import RunDir
 from distill.schedules import Weight
@@ -29,7 +31,7 @@ from models.checkpoint import checkpoint_config, load_encoder
 from models.encoder import Encoder
 from models.heads import SenseLookup
 from models.outputs import Outputs
-from models.pretrained import pretrained_encoder
+from models.pretrained import model_fingerprint, pretrained_encoder
 from models.truncate import adapt, is_layer_spec, parse_layers, truncate
 from models.weights import fingerprint
 
@@ -90,7 +92,8 @@ class Distillation(Objective):
         return {name: weight(progress) if callable(weight) else weight for name, weight in self.term_weights.items()}
 
     def forward(self, student, batch, progress):
-        return self.sums(student(batch), self.teacher(batch), batch, self.weights(progress))
+        target = self.teacher(batch)  # first: what it looks up by the batch would wait for the student's pass on a GPU
+        return self.sums(student(batch), target, batch, self.weights(progress))
 
     def sums(self, found: Outputs, target: Outputs, batch, weights: dict[str, float]) -> dict[str, Tensor]:
         """The sum of each term over a micro-batch, of student (`found`) and teacher (`target`)."""
@@ -123,6 +126,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     senses.
     ValueError where teacher, senses, student and terms do not fit each other.
     """
+    check_precision(cfg, workers.device())
     torch.manual_seed(cfg.seed)
     teacher = load_encoder(cfg.teacher)
     if teacher.info.task != task.name:
@@ -143,6 +147,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     read = train if same_vocabulary else train_split(teacher, task, cfg)
     check_length(teacher, int(read.lengths.max()))
     run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "teacher": weights,
+                        **({} if is_layer_spec(cfg.student) else {"student": model_fingerprint(cfg.student)}),
                         **({"senses": dict(senses.provenance)} if senses else {})})
     key = cache_key(weights, f"{senses.digest()} {lookup.similarity} {sense_type(lookup)}" if senses else "", read, cfg, objective.wanted)
     live = LiveTeacher(teacher, cfg, objective.wanted, lookup)

@@ -1,9 +1,7 @@
 """fit(): the only training loop. Read it from top to bottom: that is the order in which a step runs."""
 
-import contextlib
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,12 +12,13 @@ from torch import nn
 
 from distill import workers
 from distill.config import TrainConfig
+from distill.interrupts import signals
 from distill.objective import Objective
 from distill.optim import build_optimizer
 from distill.pace import Pace
 from distill.precision import autocast, check_precision
 from distill.progress import bar
-from distill.rundir import RunDir, write_folder, write_json
+from distill.rundir import RunDir, read_json, write_folder, write_json
 from distill.scales import scale_warning
 from distill.schedules import BETA1, LEARNING_RATE
 from distill.scores import Scores, save_predictions
@@ -96,11 +95,12 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
         resume(run, last)
     del last  # the optimiser's state, whole, on every rank
     if cfg.compile:
+        torch._dynamo.config.skip_nnmodule_hook_guards = False  # layers that note what they project are not run as those that do not
         student.compile(dynamic=True)  # few graphs for all lengths
     eval_every = cfg.eval_steps or stream.steps_per_epoch
     save_every = cfg.save_steps or eval_every
     started, pace = time.monotonic() - run_dir.logged_seconds(), Pace(cfg)
-    with bar(steps, "train", "step", run.step) as progress_bar, _signals() as received:
+    with bar(steps, "train", "step", run.step) as progress_bar, signals() as stop:
         if evaluate and run.step == 0 and (known or cfg.eval_on_start):
             _log_scores(run, known or _score(run, student, evaluate), run_dir)
         while run.step < steps:
@@ -121,17 +121,13 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
                 _log(run, objective, run_dir, cfg, steps, {**pace.take(), "seconds": round(time.monotonic() - started, 3)})
             if evaluate and (run.step % eval_every == 0 or run.step == steps):
                 _evaluate(run, student, evaluate, run_dir)
-            asked = workers.world() == 1 or run.step % cfg.logging_steps == 0  # asking all ranks takes time
-            stop = asked and workers.any_rank(bool(received))
-            if stop or run.step % save_every == 0 or run.step == steps:
+            ends = stop.asked(run.step)
+            if ends or run.step % save_every == 0 or run.step == steps:
                 save_last(run, run_dir, cfg.save_total_limit)
-            if stop and run.step < steps:
-                raise Interrupted(f"stopped by {received[0] if received else 'another rank'} after step {run.step} of "
+            if ends and run.step < steps:
+                raise Interrupted(f"stopped by {stop.reason} after step {run.step} of "
                                   f"{steps}; saved in {run_dir.last}: the same command goes on from there")
-    if evaluate is None:
-        state = whole(student.state_dict())
-        workers.on_main(lambda: write_folder(run_dir.best, lambda folder: student.export(folder, state)))
-    return run.best
+    return _best(run_dir) if evaluate else _export(student, run_dir)
 
 
 def _seed_step(seed: int, step: int) -> None:
@@ -186,7 +182,7 @@ def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> N
     run.scaler.unscale_(run.optimizer)
     limit = cfg.max_grad_norm or float("inf")
     norm = full(nn.utils.clip_grad_norm_(run.module.parameters(), limit))
-    total = sum(sums.values())
+    total = workers.summed(sum(sums.values())) if cfg.fp16 else sum(sums.values())  # else every rank's is in the norm
     if not torch.isfinite(total if cfg.fp16 else total + norm):
         terms = ", ".join(f"{name} {value.item():g}" for name, value in sums.items())
         raise NonFiniteLossError(f"step {run.step + 1}: the loss or its gradient is not finite (sums of the terms: "
@@ -249,25 +245,19 @@ def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> N
         workers.on_main(lambda: write_folder(run_dir.best, lambda folder: _fill_best(folder, student, state, scores)))
 
 
+def _best(run_dir: RunDir) -> Scores:
+    """What lies in best/: where a run was cut off, that may be better than what it went on from, and than all that came after."""
+    return Scores.from_json(read_json(run_dir.best / "scores.json"))
+
+
+def _export(student: nn.Module, run_dir: RunDir) -> None:
+    """The student as it is now is best/."""
+    state = whole(student.state_dict())
+    workers.on_main(lambda: write_folder(run_dir.best, lambda folder: student.export(folder, state)))
+
+
 def _fill_best(folder, student: nn.Module, state: dict[str, torch.Tensor], scores: Scores) -> None:
     student.export(folder, state)
     write_json(folder / "scores.json", scores.to_json())
     if scores.predictions:
         save_predictions(scores.predictions, folder / "predictions.npz")
-
-
-@contextlib.contextmanager
-def _signals():
-    """Collect SIGINT and SIGTERM as names, so that the loop ends at a step's edge; a second one ends at once."""
-    received: list[str] = []
-
-    def note(number, frame):
-        received.append(signal.Signals(number).name)
-        signal.signal(number, signal.default_int_handler)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

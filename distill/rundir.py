@@ -113,11 +113,17 @@ def whole_folder(folder: Path) -> Path | None:
 
 def origin(command: list[str]) -> dict:
     """Where a run came from: command, commit, versions, device, time."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True,
-                         text=True)
-    return {"command": command, "commit": git.stdout.strip() or None, "python": platform.python_version(),
+    return {"command": command, "commit": _commit(), "python": platform.python_version(),
             "torch": torch.__version__, "transformers": transformers.__version__, "device": device_name(),
             "ranks": workers.world(), "started": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _commit() -> str | None:
+    """This program's, None outside of a clone or without git."""
+    try:
+        return subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip() or None
+    except FileNotFoundError:
+        return None
 
 
 def device_name() -> str:
@@ -199,7 +205,7 @@ class RunDir:
     def _check_facts(self, facts: dict) -> None:
         file = self.path / "origin.json"
         known = read_json(file) if file.exists() else facts
-        changed = [name for name, fact in facts.items() if known.get(name) != fact]
+        changed = [name for name, fact in facts.items() if known.get(name, fact) != fact]  # older runs did not note all
         if changed:
             raise ValueError(f"{self.path} holds a run that read other {' and '.join(changed)} (their checksums in {file} are "
                              "not today's): give it the same files to go on, another --output_dir, or remove the folder")

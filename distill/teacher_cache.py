@@ -110,6 +110,7 @@ class CachedTeacher:
         lines = (line.split() for line in (folder / "columns.txt").read_text().splitlines())
         self.columns = {name: np.memmap(folder / f"{name}.bin", dtype, "r", shape=(int(rows), int(width)))
                         for name, dtype, rows, width in lines}
+        self.of_tokens = any(name.partition(".")[0] not in ("logits", "cls") for name in self.columns)
 
     def __call__(self, batch) -> Outputs:
         try:
@@ -117,7 +118,8 @@ class CachedTeacher:
         except KeyError as error:
             raise ValueError(f"the teacher's cache does not hold example {error}: it was made for another split or "
                              "dataset") from error
-        device, real = batch.input_ids.device, batch.attention_mask.bool().numpy(force=True)
+        device = batch.input_ids.device
+        real = batch.attention_mask.bool().numpy(force=True) if self.of_tokens else None  # a GPU is waited for
 
         def examples(name: str) -> Tensor:
             return torch.from_numpy(self.columns[name][rows]).to(device)
@@ -131,7 +133,7 @@ class CachedTeacher:
         for name in self.columns:
             kind, _, layer = name.partition(".")
             if kind == "cls":
-                hidden.setdefault(int(layer), examples(name).view(len(real), 1, -1))
+                hidden.setdefault(int(layer), examples(name).view(len(batch.input_ids), 1, -1))
             elif kind == "hidden":
                 hidden[int(layer)] = tokens(name).float()
             elif kind == PROJECTIONS[0]:

@@ -63,6 +63,7 @@ def load_last(module, run_dir: RunDir, keep: int) -> dict | None:
 
 def resume(run, state: dict) -> None:
     """Set `run`, whose module has its weights, to the rest of a checkpoint."""
+    _check_shapes(state["optimizer"], run.optimizer)
     run.optimizer.load_state_dict(cut(state["optimizer"], run.optimizer))
     run.scaler.load_state_dict(state["scaler"])
     run.stream.load_state_dict(state["stream"])
@@ -74,6 +75,14 @@ def resume(run, state: dict) -> None:
         run.term_sums = ranks[workers.rank()]
     elif workers.is_main():  # on another number of ranks the sums of all go on in the first
         run.term_sums = {name: sum(rank[name] for rank in ranks) for name in ranks[0]}
+
+
+def _check_shapes(state: dict, optimizer: torch.optim.Optimizer) -> None:
+    """ValueError where a checkpoint's optimiser has trained tensors of other shapes: then it held other word embeddings."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if any(getattr(value, "shape", ()) not in ((), parameters[index].shape) for index, entries in state["state"].items() for value in entries.values()):
+        raise ValueError("the checkpoint trained other word embeddings: with --fsdp a run holds all of them, else those that its data read "
+                         "(--trim_vocabulary). Go on with --fsdp as it was begun, or without it by --trim_vocabulary False where it was begun so")
 
 
 def _newest_whole(run_dir: RunDir, keep: int) -> Path | None:

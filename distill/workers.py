@@ -3,12 +3,14 @@
 import os
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 Value = TypeVar("Value")
+PATIENCE = timedelta(hours=6)  # with what one rank does alone, such as tokenising a corpus; ranks that die are noticed at once
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # more do not stay in a CPU's caches
 
 
@@ -22,7 +24,7 @@ def start() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
 
 
 def stop() -> None:
@@ -63,8 +65,9 @@ def batch_tokens() -> int:
 def failure(error: RuntimeError) -> str:
     """What to say of an `error` that is the machine's: another rank is gone, or memory is full. "" for any other."""
     if isinstance(error, torch.OutOfMemoryError):
-        return (f"{str(error).partition(' GPU ')[0]} Close what else uses the GPU, or lower --max_tokens (train and senses build, here "
-                f"{batch_tokens()} by default); with it the same command goes on from the last checkpoint")
+        return (f"{str(error).partition(' GPU ')[0]} Close what else uses the GPU, or lower --max_tokens (of training steps and of senses "
+                f"build, here {batch_tokens()} by default, which is also what scoring takes at a time); with it the same command goes on from the "
+                "last checkpoint")
     if dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error)):  # gloo's errors have no type of their own
         return ("another rank of this run is gone (killed, or out of memory?); what it last printed may say why. The same command goes "
                 "on from the last checkpoint")
@@ -110,6 +113,14 @@ def share(parts: list[Value]) -> list[Value]:
     """This rank's share of `parts`: every world-th. As long on every rank, since a pass through a sharded model is a
     collective: where parts are missing, the last one is done again, while the others do theirs."""
     return [parts[min(index, len(parts) - 1)] for index in range(rank(), -(-len(parts) // world()) * world(), world())]
+
+
+def summed(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over the ranks."""
+    found = tensor.detach().clone()
+    if dist.is_initialized():
+        dist.all_reduce(found)
+    return found
 
 
 def any_rank(flag: bool) -> bool:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import sys
 import weakref
 from pathlib import Path
@@ -116,6 +117,14 @@ def test_where_nothing_of_the_teacher_is_read_it_never_runs(cola, tiny_glue, tmp
     with caplog.at_level("INFO"):
         assert train("pkd", "CoLA", tiny_glue, cola, tmp_path / "run", "--kl_weight", 0, "--cls_weight", 0) == 0
     assert "the teacher" not in caplog.text and logged(tmp_path / "run")[0]["terms"].keys() == {"ce"}
+
+
+def test_a_student_that_was_made_anew_is_noticed(cola, tiny_bert, tiny_glue, tmp_path, capsys):
+    student = Path(shutil.copytree(tiny_bert, tmp_path / "student"))
+    words = ("logit_kd", "CoLA", tiny_glue, cola, tmp_path / "run", "--student", student, "--max_steps", 1)
+    assert train(*words) == 0 and train(*words) == 0
+    shutil.copytree(tiny.write_bert(tmp_path / "another", hidden_dropout_prob=0.0, num_hidden_layers=3), student, dirs_exist_ok=True)
+    assert train(*words) == 1 and "read other student" in capsys.readouterr().err
 
 
 # ---- students with a vocabulary of their own

@@ -11,8 +11,13 @@ from datetime import UTC, datetime
 import pytest
 import torch
 
+from distill import trainer_state
+from distill.engine import fit
+from distill.optim import build_optimizer
 from distill.rundir import RunDir
+from distill.scores import Scores
 from models.weights import read_tensors
+from tests.finished import edit
 from tests.training import (
     METHODS,
     PROCESSES,
@@ -223,6 +228,29 @@ def test_a_finished_run_is_not_trained_further(tiny_bert, tmp_path):
     before = left_behind(tmp_path)
     train(tiny_bert, tmp_path, settings(max_steps=4), kind="labels", at=4, action=pull_the_plug)
     assert_same(left_behind(tmp_path), before)
+
+
+def test_what_a_run_reports_is_of_the_model_in_best(tiny_bert, tmp_path):
+    """As where a run was cut off after an evaluation that it does not reach again."""
+    def fitted() -> Scores:
+        parts = Parts(tiny_bert, "labels", settings(max_steps=4))
+        return fit(parts.student, parts.objective, parts.stream(), parts.cfg, RunDir(tmp_path), parts.restless_score)
+
+    first = fitted()
+    edit(tmp_path / "best/scores.json", selection=first.selection + 1)
+    (tmp_path / "best/checksums.json").unlink()
+    assert fitted().selection == first.selection + 1
+
+
+def test_word_embeddings_that_the_checkpoint_did_not_train_are_refused():
+    """Of a run that goes on with --fsdp switched: by default it holds all of them, else those that its data read."""
+    whole, part = (torch.nn.Embedding(rows, 4) for rows in (9, 3))
+    trained, other = (build_optimizer("adamw", module, 1e-3, 0.0) for module in (whole, part))
+    whole.weight.grad = torch.ones(9, 4)
+    trained.step()
+    with pytest.raises(ValueError, match="trained other word embeddings: with --fsdp"):
+        trainer_state._check_shapes(trained.state_dict(), other)
+    trainer_state._check_shapes(trained.state_dict(), trained)
 
 
 def test_a_signal_leaves_the_handlers_as_they_were(tiny_bert, tmp_path):

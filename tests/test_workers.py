@@ -1,9 +1,11 @@
-"""What the machine lacks: memory on the GPU, GPUs for all processes."""
+"""What the machine lacks: memory on the GPU, GPUs for all processes, git, patience."""
 
 import pytest
 import torch
 
 from distill import engine
+from distill.rundir import origin
+from distill.verbs import report
 from tests.training import run
 
 
@@ -16,6 +18,20 @@ def test_a_gpu_that_is_full_is_said_with_the_setting_that_helps(tiny_bert, tiny_
         run("train", "finetune", "CoLA", "--model", tiny_bert, "--data_dir", tiny_glue, "--output_dir", tmp_path)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert stop.value.code == 1 and "Tried to allocate 2.00 GiB. Close" in line and "--max_tokens" in line
+
+
+def test_an_interruption_outside_of_training_says_how_to_go_on(capsys, monkeypatch):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "main", interrupted)
+    assert run("report", "ids") == 130
+    assert capsys.readouterr().err == "\ninterrupted: the same command goes on from the last checkpoint\n"
+
+
+def test_a_machine_without_git_runs_too(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert origin(["x"])["commit"] is None
 
 
 def test_more_processes_than_gpus_are_refused_before_they_wait_for_each_other(capsys, monkeypatch):

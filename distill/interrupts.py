@@ -1,0 +1,53 @@
+"""Signals that end a run at a step's edge, on all ranks at once."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+
+from distill import workers
+
+SECONDS = 1.0  # between two questions to all ranks, which take time; torchrun waits 30 s for what it ends
+
+
+class Stop:
+    """Whether a signal has reached some rank. Ranks ask together: after each step or, where steps are short, after so many as take
+    about SECONDS, which rank 0 measures at every question."""
+
+    def __init__(self):
+        self.received: list[str] = []
+        self.next, self.step, self.time = 0, 0, time.monotonic()
+
+    def asked(self, step: int) -> bool:
+        """Whether the run is to end after this step: the same answer on every rank."""
+        if workers.world() == 1:
+            return bool(self.received)
+        if step < self.next:
+            return False
+        taken, self.time = time.monotonic() - self.time, time.monotonic()
+        answers = workers.gather((bool(self.received), taken / max(1, step - self.step)))
+        self.step, self.next = step, step + max(1, int(SECONDS / max(answers[0][1], 1e-6)))
+        return any(flag for flag, _ in answers)
+
+    @property
+    def reason(self) -> str:
+        return self.received[0] if self.received else "another rank"
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[Stop]:
+    """Collect SIGINT and SIGTERM. A second SIGINT, of somebody at the keyboard, ends at once; SIGTERM may come twice, of torchrun and
+    of what ended that."""
+    stop = Stop()
+
+    def note(number, frame):
+        stop.received.append(signal.Signals(number).name)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -256,8 +256,7 @@ def test_a_loss_of_one_rank_that_is_no_number_stops_every_rank(ranks):
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(ranks):
-    assert "SIGTERM after step 2 of 10" in (ranks / "stopped0.txt").read_text()
-    assert "another rank after step 2 of 10" in (ranks / "stopped1.txt").read_text()
+    assert all(f"{who} after step 2 of 10" in (ranks / f"stopped{rank}.txt").read_text() for rank, who in enumerate(("SIGTERM", "another rank")))
     assert_same(left_behind(ranks / "disturbed"), left_behind(ranks / "undisturbed"))
 
 

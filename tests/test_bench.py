@@ -85,6 +85,13 @@ def test_packed_and_padded_steps_have_as_many_tokens(cfg, monkeypatch):
         assert comparison.theirs()[0] == pytest.approx(comparison.ours()[0], rel=0.08)
 
 
+def test_rows_that_are_padded_to_a_length_stay_so_in_every_micro_batch():
+    real = (torch.arange(6) < torch.tensor([3, 6, 2, 5])[:, None]).long()
+    batch = packing.Wide("text", torch.arange(4), real, real, 0 * real, real)
+    parts = [part for rank in range(2) for part in batch.shard(rank, 2).split(6)]
+    assert [tuple(part.input_ids.shape) for part in parts] == [(1, packing.LENGTH)] * 4 and sum(part.tokens for part in parts) == 16
+
+
 @pytest.mark.parametrize("part", [training, cache, collect, lookup, cluster, dev_score, packing, words])
 def test_every_comparison_finds_both_sides_equal_and_counts_their_work(monkeypatch, cfg, part):
     monkeypatch.setattr(cluster, "INERTIA_AT_MOST", 1.2)  # a handful of types: luck decides

@@ -72,12 +72,12 @@ def corpus_of(cfg, student) -> Corpus:
 
 @dataclass(frozen=True)
 class Wide(TextBatch):
-    """A batch whose parts are always padded to LENGTH."""
+    """A batch whose parts, and theirs, are always padded to LENGTH."""
 
-    def select(self, rows) -> TextBatch:
+    def select(self, rows) -> "Wide":
         part = super().select(rows)
         more = LENGTH - part.input_ids.shape[1]
-        return TextBatch(part.task, part.uid, *(F.pad(tensor, (0, more), value=filler) for tensor, filler in (
+        return Wide(part.task, part.uid, *(F.pad(tensor, (0, more), value=filler) for tensor, filler in (
             (part.input_ids, 0), (part.attention_mask, 0), (part.token_type_ids, 0), (part.target, IGNORED))))
 
 

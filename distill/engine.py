@@ -127,7 +127,10 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             if ends and run.step < steps:
                 raise Interrupted(f"stopped by {stop.reason} after step {run.step} of "
                                   f"{steps}; saved in {run_dir.last}: the same command goes on from there")
-    return _best(run_dir) if evaluate else _export(student, run_dir)
+    if evaluate:
+        return _best(run_dir)
+    _export(student, run_dir)
+    return None
 
 
 def _seed_step(seed: int, step: int) -> None:

@@ -121,9 +121,10 @@ def origin(command: list[str]) -> dict:
 def _commit() -> str | None:
     """This program's, None outside of a clone or without git."""
     try:
-        return subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip() or None
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True)
     except FileNotFoundError:
         return None
+    return git.stdout.strip() or None
 
 
 def device_name() -> str:

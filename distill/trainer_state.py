@@ -80,7 +80,8 @@ def resume(run, state: dict) -> None:
 def _check_shapes(state: dict, optimizer: torch.optim.Optimizer) -> None:
     """ValueError where a checkpoint's optimiser has trained tensors of other shapes: then it held other word embeddings."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if any(getattr(value, "shape", ()) not in ((), parameters[index].shape) for index, entries in state["state"].items() for value in entries.values()):
+    shapes = {(getattr(value, "shape", ()), parameters[index].shape) for index, entries in state["state"].items() for value in entries.values()}
+    if any(found not in ((), expected) for found, expected in shapes):
         raise ValueError("the checkpoint trained other word embeddings: with --fsdp a run holds all of them, else those that its data read "
                          "(--trim_vocabulary). Go on with --fsdp as it was begun, or without it by --trim_vocabulary False where it was begun so")
 

@@ -125,7 +125,7 @@ def classifier_tensors(name: str, info: TaskInfo) -> dict[str, Tensor]:
     """The tensors of a checkpoint that transformers alone wrote for a task such as `info` describes, as it reads them: of several files,
     of pickles that hold nothing but tensors, under older names. ValueError where it would begin some at random."""
     kind = AutoModelForQuestionAnswering if info.spans else AutoModelForMultipleChoice if info.choices else AutoModelForSequenceClassification
-    model, report = _load(partial(kind.from_pretrained, dtype=torch.float32, output_loading_info=True), name, "weights")
+    model, report = _load(partial(kind.from_pretrained, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True), name, "weights")
     lacking = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if lacking:
         raise ValueError(f"{name} was not trained on a task: transformers would begin {', '.join(lacking[:4])} at random. Fine-tune it: "

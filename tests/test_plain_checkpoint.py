@@ -52,10 +52,11 @@ def test_a_plain_checkpoint_is_read_however_transformers_wrote_it(layout, tiny_b
     assert torch.equal(found[f"backbone.{name}"], expected[f"bert.{name}"])
 
 
-def test_a_plain_checkpoint_without_a_head_is_refused(tiny_bert, tiny_glue, tmp_path, capsys):
+@pytest.mark.parametrize("left", [{}, {"classifier.weight": torch.zeros(5, 32), "classifier.bias": torch.zeros(5)}])
+def test_a_plain_checkpoint_without_a_head_that_fits_is_refused(left, tiny_bert, tiny_glue, tmp_path, capsys):
     folder = write_plain(tiny_bert, "tiny_bert", tmp_path / "plain", tiny_glue, ["equivalent", "not_equivalent"])
-    save_file({name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if "classifier" not in name},
-              folder / "model.safetensors", metadata={"format": "pt"})
+    body = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if "classifier" not in name}
+    save_file(body | left, folder / "model.safetensors", metadata={"format": "pt"})
     assert "begin classifier.bias, classifier.weight at random" in refused(folder, tiny_glue, capsys)
 
 

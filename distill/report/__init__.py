@@ -20,6 +20,7 @@ from distill.report.kept import only_selects
 from distill.report.policies import LATEST, METRIC, SPLIT, TABLES, policy_of
 from distill.rundir import RunDir, SaveError, read_json, stage_of, write_text
 from distill.seeds import FOLDER, SEED
+from distill.senses.dictionary import similarity_of
 from models.weights import stored_parameters
 
 Kind = TypeVar("Kind")
@@ -126,8 +127,7 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
     task = {"task": TEXT.name, "version": TEXT.version} if pretrained else read_json(run / "best" / "task.json")
     scores = scores or own
     words = of_one_seed(origin["command"], config["seed"])
-    senses = {"similarity": "dot", **origin["senses"]} if "senses" in origin else {}  # published dictionaries do not say it and mean that
-    similarity = scores.get("similarity") or config.get("similarity") or senses.get("similarity", "")
+    similarity = scores.get("similarity") or config.get("similarity") or (similarity_of(origin["senses"]) if "senses" in origin else "")
     trained = [line for line in RunDir(run).logged() if pretrained and "tokens" in line]
     found = [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
                     scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),

@@ -20,6 +20,11 @@ from models.weights import write_tensors
 FILE = "senses.safetensors"
 
 
+def similarity_of(provenance: Mapping[str, str]) -> str:
+    """How the senses of a dictionary with this provenance are chosen: published ones, which do not say it, mean the dot product."""
+    return provenance.get("similarity", "dot")
+
+
 @dataclass(frozen=True)
 class SenseDictionary:
     """The senses of type w are centroids[offsets[w] : offsets[w + 1]].
@@ -49,8 +54,8 @@ class SenseDictionary:
 
     @property
     def similarity(self) -> str:
-        """How a state's sense is chosen (SenseLookup): published dictionaries, which do not say it, mean the dot product."""
-        return self.provenance.get("similarity", "dot")
+        """How a state's sense is chosen (SenseLookup)."""
+        return similarity_of(self.provenance)
 
     def check_teacher(self, weights: str, depth: int) -> None:
         """ValueError where the provenance, which downloaded dictionaries lack, says that these are not senses of the last hidden

@@ -161,7 +161,8 @@ def chosen_reading(file: Path, reading: str) -> dict:
     """What `evaluate --output` wrote of `reading`; ValueError with the readings that are there."""
     readings = read_json(file)
     if reading not in readings:
-        raise ValueError(f"--reading {reading!r}: {file} has {', '.join(map(repr, readings))}; `evaluate` reads chosen senses where it is given --senses")
+        raise ValueError(f"--reading {reading!r}: {file} has {', '.join(map(repr, readings))}; `evaluate` reads chosen senses where it is "
+                         "given --senses")
     return readings[reading]
 
 

@@ -32,7 +32,7 @@ def is_plain(folder: str | Path) -> bool:
 
 def plain_labels(folder: str | Path) -> tuple[str, ...]:
     """The class names of a plain checkpoint in the order of its logits; () for regression."""
-    config = load_config(str(folder))
+    config = checkpoint_config(folder)
     return () if config.num_labels == 1 else tuple(config.id2label[index] for index in range(config.num_labels))
 
 
@@ -41,6 +41,9 @@ def checkpoint_config(folder: str | Path):
     if (Path(folder) / "best").is_dir():
         raise ValueError(f"{folder} is a run directory: give the checkpoint in it, {folder}/best")
     if not (Path(folder) / "config.json").is_file():
+        runs = sorted(best.parent for best in Path(folder).glob("*/best"))
+        if runs:
+            raise ValueError(f"{folder} holds several runs: give one of them, such as {runs[0]}")
         raise ValueError(f"no checkpoint in {folder}: expected config.json, model.safetensors and task.json; "
                          "train a teacher with `sh r1_teacher_model.sh TASK`")
     return load_config(str(folder))

@@ -46,7 +46,7 @@ def open_checkpoint(path: str | Path, task: str, version: int, texts: tuple[str,
     folder = path / "best" if (path / "best").is_dir() else path
     if not is_plain(folder):
         return Opened(load_encoder(folder), pooling_known=True)
-    named = plain_labels(folder) if (folder / "config.json").is_file() else ()
+    named = plain_labels(folder)
     named = labels if choices and not named else _by_name(named, labels, folder, spans)  # a scorer of choices has one output, without a name
     info = TaskInfo(task, version, texts, named, pooling=TOKENS if spans else "cls", choices=choices)
     return Opened(load_encoder(folder, info), pooling_known=spans)

@@ -149,7 +149,10 @@ def test_a_checkpoint_of_another_task_is_refused_by_name(copy, tiny_glue, capsys
 def test_a_missing_checkpoint_says_what_to_give(tiny_glue, tmp_path, capsys):
     assert f"no checkpoint {tmp_path / 'none'}" in refused(tmp_path / "none", tiny_glue, capsys)
     (tmp_path / "empty").mkdir()
-    assert str(tmp_path / "empty") in refused(tmp_path / "empty", tiny_glue, capsys)
+    assert f"no checkpoint in {tmp_path / 'empty'}: expected config.json" in refused(tmp_path / "empty", tiny_glue, capsys)
+    for seed in (2, 1):
+        (tmp_path / f"seeds/seed-{seed}/best").mkdir(parents=True)
+    assert f"holds several runs: give one of them, such as {tmp_path}/seeds/seed-1" in refused(tmp_path / "seeds", tiny_glue, capsys)
 
 
 def test_a_checkpoint_that_says_its_pooling_is_not_probed(copy, tiny_glue, caplog):

@@ -20,7 +20,7 @@ from distill.report.kept import only_selects
 from distill.report.policies import LATEST, METRIC, SPLIT, TABLES, policy_of
 from distill.rundir import RunDir, SaveError, read_json, stage_of, write_text
 from distill.seeds import FOLDER, SEED
-from distill.senses.dictionary import similarity_of
+from distill.senses import similarity_of
 from models.weights import stored_parameters
 
 Kind = TypeVar("Kind")

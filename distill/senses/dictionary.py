@@ -13,16 +13,12 @@ from torch import Tensor
 
 from data_utils.encode import EncodedDataset
 from distill.rundir import SaveError
+from distill.senses import similarity_of
 from models.heads import SenseLookup
 from models.unpickle import read_kmeanspkl, write_kmeanspkl
 from models.weights import write_tensors
 
 FILE = "senses.safetensors"
-
-
-def similarity_of(provenance: Mapping[str, str]) -> str:
-    """How the senses of a dictionary with this provenance are chosen: published ones, which do not say it, mean the dot product."""
-    return provenance.get("similarity", "dot")
 
 
 @dataclass(frozen=True)

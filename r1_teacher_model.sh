@@ -9,7 +9,7 @@ MODEL=${MODEL:-microsoft/deberta-v3-large}       # hub id, folder, or minilm (of
 RUNS=${RUNS:-./runs}                             # everything is written below
 RUN=${RUN:-teacher}                              # the run is $RUNS/TASK/$RUN; r2 and r3 read teacher
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh r1_teacher_model.sh TASK [settings]" >&2
     "$PYTHON" -m distill data tasks >&2
     exit 2

@@ -7,7 +7,7 @@ DATA=${DATA:-./glue}        # folder of the tasks
 RUNS=${RUNS:-./runs}        # reads $RUNS/TASK/teacher, writes $RUNS/TASK/senses
 CORPUS=${CORPUS:-task}      # whose tokens get senses: task, glue (every train set there), or a text or JSON file
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh r2_construct_sense_dictionary.sh TASK [settings]" >&2
     "$PYTHON" -m distill data tasks >&2
     exit 2

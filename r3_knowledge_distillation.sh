@@ -7,7 +7,7 @@ DATA=${DATA:-./glue}                      # folder of the tasks
 RUNS=${RUNS:-./runs}                      # reads $RUNS/TASK/teacher and senses, writes $RUNS/TASK/student
 STUDENT=${STUDENT:-truncate:half}         # truncate:N or layers:0,2,4 of the teacher, or a hub id, folder or minilm
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh r3_knowledge_distillation.sh TASK [settings]" >&2
     "$PYTHON" -m distill data tasks >&2
     exit 2

@@ -8,7 +8,7 @@ DATA=${DATA:-./glue}        # folder of the tasks
 RUNS=${RUNS:-./runs}        # where r2 and r3 wrote
 TOKENIZER=${TOKENIZER:-}    # spm.model or its folder, for a downloaded .ckpt
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh run_eval_student.sh TASK [settings]" >&2
     "$PYTHON" -m distill data tasks >&2
     exit 2

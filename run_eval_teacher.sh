@@ -7,7 +7,7 @@ PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo pyth
 DATA=${DATA:-./glue}        # folder of the tasks
 RUNS=${RUNS:-./runs}        # where r1 and r2 wrote
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh run_eval_teacher.sh TASK [settings]" >&2
     "$PYTHON" -m distill data tasks >&2
     exit 2

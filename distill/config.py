@@ -140,13 +140,19 @@ def split_words(words: Sequence[str]) -> list[str]:
     return [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
 
 
+IN_STEPS = {"num_train_epochs": "max_steps", "warmup_ratio": "warmup_steps"}  # the second, where it is not 0, goes before the first
+
+
 def parse(config_class, argv: list[str], defaults: dict | None = None, program: str | None = None):
-    """`config_class` from command-line words. `defaults` (a preset) come between the class's own and the words.
+    """`config_class` from command-line words. `defaults` (a preset) come between the class's own and the words; its steps give way to
+    words in epochs or shares.
 
     ValueError for an unknown flag (with the nearest) and for a value that the config refuses; a value of another type
     ends with status 2 (argparse).
     """
-    defaults = defaults or {}
+    given = {word.removeprefix("--") for word in split_words(argv)}
+    outdone = {steps for share, steps in IN_STEPS.items() if share in given}
+    defaults = {name: value for name, value in (defaults or {}).items() if name not in outdone}
     unknown = defaults.keys() - {entry.name for entry in fields(config_class)}
     assert not unknown, f"preset sets unknown settings {unknown}"
     parser = HfArgumentParser(config_class, prog=program, allow_abbrev=False, usage=f"{program} [--setting value ...]")

@@ -10,7 +10,7 @@ DATA=${DATA:-./glue}               # folder of the tasks: their texts are timed,
 TEACHER=${TEACHER:-teacher}        # the row that the others are held against: the run's folder without its seed and task
 OUT=${OUT:-./runs/comparison}      # everything is written here
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh scripts/compare_benchmarks.sh FOLDER [FOLDER ...] [settings]" >&2
     echo "a folder: a run, its seeds, or what holds several of them" >&2
     exit 2

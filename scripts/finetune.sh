@@ -11,7 +11,7 @@ RUNS=${RUNS:-./runs}                                     # everything is written
 RUN=${RUN:-finetuned}                                    # the run is $RUNS/TASK/$RUN
 export PYTHON DATA MODEL RUNS RUN
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh scripts/finetune.sh TASK [settings]" >&2
     "$PYTHON" -m distill data tasks >&2
     exit 2

@@ -12,7 +12,7 @@ STUDENT=${STUDENT:-truncate:half}                   # truncate:N or layers:0,2,4
 RUNS=${RUNS:-./runs}                                # everything is written below
 NAME=${NAME:-mpdistil}                              # the run is $RUNS/TASK/$NAME
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh scripts/mpdistil.sh TASK [settings]" >&2
     "$PYTHON" -m distill data tasks >&2
     exit 2

@@ -12,7 +12,7 @@ SENSES=${SENSES:-}                                  # its sense dictionary
 RUNS=${RUNS:-./runs/reproduce}                      # everything is written below $RUNS/ID
 RECORDS=${RECORDS:-./scripts/results.jsonl}
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh scripts/reproduce.sh ID" >&2
     echo "IDs: $PYTHON -m distill report --records $RECORDS ids" >&2
     exit 2

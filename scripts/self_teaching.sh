@@ -12,7 +12,7 @@ RUNS=${RUNS:-./runs}                                # everything is written belo
 NAME=${NAME:-self_taught}                           # the run is $RUNS/TASK/$NAME
 SCRIPT=${SCRIPT:-scripts/self_teaching.sh}          # as the usage calls it
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh $SCRIPT TASK [settings]" >&2
     "$PYTHON" -m distill data tasks >&2
     exit 2

@@ -175,6 +175,8 @@ def test_an_unknown_flag_and_a_value_of_another_type_are_refused(words, flag, va
 def test_a_preset_lies_between_the_defaults_and_the_words():
     cfg = parse(finetune.Config, ["--learning_rate", "0.25"], {"learning_rate": 1.0, "warmup_steps": 50})
     assert (cfg.learning_rate, cfg.warmup_steps, cfg.weight_decay) == (0.25, 50, TrainConfig.weight_decay)
+    cfg = parse(finetune.Config, ["--warmup_ratio=0.25"], {"warmup_steps": 50})
+    assert (cfg.warmup_ratio, cfg.warmup_steps) == (0.25, 0)
     cfg = parse(sense_kd.Config, ["--weight_decay", "0.125"], preset_settings(sense_kd, "CoLA", "paper", []))
     assert (cfg.weight_decay, cfg.num_train_epochs, cfg.optimizer) == (0.125, 40, "ranger_adabelief")
     assert cfg.freeze_head is True and cfg.max_tokens == TrainConfig.max_tokens

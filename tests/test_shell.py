@@ -81,10 +81,11 @@ def test_the_program_takes_the_place_of_the_script_and_gets_every_further_word(n
 
 
 @pytest.mark.parametrize("name", FIVE + SELF_TEACHING)
-def test_without_an_argument_a_script_shows_its_usage_and_the_tasks_and_ends_with_two(name, tmp_path):
-    done = sh(name, cwd=tmp_path)
-    assert done.returncode == 2 and not done.stdout
-    assert done.stderr.startswith(f"usage: sh {name} TASK") and all(task in done.stderr for task in task_names())
+def test_without_a_task_a_script_shows_its_usage_and_the_tasks_and_ends_with_two(name, tmp_path):
+    for words in ((), ("-h",)):
+        done = sh(name, *words, cwd=tmp_path)
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr.startswith(f"usage: sh {name} TASK") and all(task in done.stderr for task in task_names())
 
 
 @pytest.mark.parametrize("name", FIVE + SELF_TEACHING)

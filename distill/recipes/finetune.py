@@ -56,8 +56,7 @@ PER_TASK = {
     "base": BASE_TASKS,
     "small": SMALL_TASKS,
 }
-PRESET_DEFAULTS = {"paper": {"pooling": "first_token", "num_train_epochs": 6, "warmup_steps": 50,
-                             "learning_rate": 7e-6},
+PRESET_DEFAULTS = {"paper": {"pooling": "first_token", "num_train_epochs": 6, "learning_rate": 7e-6},
                    "base": BASE,
                    "small": {**SMALL, "pooling": "mean"}}
 

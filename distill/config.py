@@ -99,7 +99,7 @@ class TaskConfig(TrainConfig):
     """What every recipe reads that trains on a task (splits.py)."""
 
     data_dir: str = setting("./glue", "folder of the tasks; the hub is asked where ./glue is missing")
-    max_length: Annotated[int, FROM_0] = setting(0, "tokens per example; 0: the task's own")
+    max_length: Annotated[int, FROM_0] = setting(0, "tokens per example; 0: as many as the teacher, without one the task's own")
     select_on: Annotated[str, one_of(SELECT_ON)] = setting(
         "dev", "what selects the best epoch: dev (the first dev split), or heldout, a fixed tenth of train that is not trained on; "
                "dev is then reported untouched by the selection. heldout by default for a task that has no other split to spare")

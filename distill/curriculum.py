@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from data_utils.batching import Batch, TaskBatches, collate
 from data_utils.encode import EncodedDataset
+from data_utils.tasks import Task
 from distill import workers
 
 EPISODE_SHARE = 0.1  # of an episode in the running mean of gains
@@ -54,6 +55,16 @@ class Settings:
     discount: float
     per_episode: bool
     seed: int
+
+    def check(self, task: Task, asked: int) -> None:
+        """ValueError where an episode over a quiz of `asked` examples of `task` is one action, which is drawn evenly: no policy would learn."""
+        if self.policy == "learned" and self.episode_steps == 1:
+            raise ValueError("--episode_steps 1: the first action of an episode is drawn evenly, and the policy learns from those after it; "
+                             "give 2 or more, 0 for a pass over the quiz, or --policy random")
+        if self.policy == "learned" and asked <= self.batch_size:
+            smaller = f"--episode_batch_size {asked // 2} or less, or " if asked > 1 else ""
+            raise ValueError(f"--episode_batch_size {self.batch_size}: the quiz of {task.name} has {asked} examples here, so that an episode is "
+                             f"one action, the first, which is drawn evenly, and the policy learns nothing; give {smaller}--policy random")
 
 
 @dataclass(frozen=True)

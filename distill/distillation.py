@@ -14,14 +14,14 @@ from data_utils.tasks import Task
 from distill import workers
 from distill.config import ABOVE_0, FROM_0, TaskConfig, check_weights, setting
 from distill.engine import fit
-from distill.evaluate import check_length, score
+from distill.evaluate import check_length, note_length, score
 from distill.objective import Objective
 from distill.precision import check_precision
 from distill.presets import BASE_WIDTH, LARGE_WIDTH
 from distill.rundir import RunDir
 from distill.schedules import Weight
 from distill.scores import Scores
-from distill.senses.dictionary import SenseDictionary
+from distill.senses.dictionary import DICTIONARY, SenseDictionary
 from distill.splits import read_splits, split_fingerprints, train_split, warn_of_seen
 from distill.teacher import LiveTeacher, Silent, Teacher, Wanted
 from distill.teacher_cache import cache_bytes, cache_key, cached_teacher, sense_type
@@ -66,6 +66,14 @@ def default_preset(words: dict[str, str]) -> str:
     """By the width of the teacher's hidden states: `large`, `base`, or `small` below both; `paper` is for whoever asks for it."""
     width = checkpoint_config(words.get("teacher", DistilConfig.teacher)).hidden_size
     return "large" if width >= LARGE_WIDTH else "base" if width >= BASE_WIDTH else "small"
+
+
+def facts(cfg: DistilConfig, task: Task, senses: SenseDictionary | None = None) -> dict:
+    """What a run reads: checksums of the splits, of the teacher's weights, and of the student's where it is not cut from the teacher; of
+    `senses` the provenance and the table."""
+    return {"data": split_fingerprints(task, cfg), "teacher": fingerprint(Path(cfg.teacher)),
+            **({} if is_layer_spec(cfg.student) else {"student": model_fingerprint(cfg.student)}),
+            **({"senses": dict(senses.provenance), DICTIONARY: senses.digest()} if senses else {})}
 
 
 class Distillation(Objective):
@@ -132,10 +140,12 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     if teacher.info.task != task.name:
         raise ValueError(f"the teacher {cfg.teacher} was trained on {teacher.info.task}, not on {task.name}: train one "
                          f"with `sh r1_teacher_model.sh {task.name}`")
-    weights = fingerprint(Path(cfg.teacher))
+    read_by_run = facts(cfg, task, senses)
+    weights = read_by_run["teacher"]
     if senses is not None:
         senses.check_teacher(weights, teacher.depth)
     student = build_student(cfg, teacher).with_head_input(head_input, lookup)
+    note_length(student, task, cfg.max_length)
     objective = Distillation(None, terms(student, teacher))
     same_vocabulary = student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
     if (objective.wanted.of_tokens or task.spans) and not same_vocabulary:
@@ -146,9 +156,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     train, evaluation = read_splits(student, task, cfg)
     read = train if same_vocabulary else train_split(teacher, task, cfg)
     check_length(teacher, int(read.lengths.max()))
-    run_dir.begin(cfg, {"data": split_fingerprints(task, cfg), "teacher": weights,
-                        **({} if is_layer_spec(cfg.student) else {"student": model_fingerprint(cfg.student)}),
-                        **({"senses": dict(senses.provenance)} if senses else {})})
+    run_dir.begin(cfg, read_by_run)
     key = cache_key(weights, f"{senses.digest()} {lookup.similarity} {sense_type(lookup)}" if senses else "", read, cfg, objective.wanted)
     live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
     objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.cache) / key, cfg, same_vocabulary)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from types import MappingProxyType
 
@@ -27,11 +28,12 @@ from models.outputs import PADDING_LOGIT, Outputs
 
 def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0,
                  windows: Windows = Windows()) -> EncodedDataset:
-    """A split as `encoder` reads it: its tokenizer, its order of the texts; `max_length` 0: the task's own. `windows`: how texts with
-    answers are cut."""
+    """A split as `encoder` reads it: its tokenizer, its order of the texts; `max_length` 0: what it was trained on, where that is not
+    known the task's own. `windows`: how texts with answers are cut."""
     if set(encoder.info.texts) != set(task.texts):
         raise ValueError(f"the checkpoint reads the texts {', '.join(encoder.info.texts)}, {task.name} has "
                          f"{', '.join(task.texts)}: it was trained for another task")
+    max_length = max_length or encoder.info.max_length
     return encode_for(encoder, task, split, data_dir, max_length, [task.texts.index(text) for text in encoder.info.texts], windows)
 
 
@@ -60,6 +62,15 @@ def task_info(task: Task, pooling: str) -> TaskInfo:
         raise ValueError(f"--pooling {pooling}: {TOKENS} is how answers in a text are read, and {task.name} has {'them' if task.spans else 'none'}; "
                          "leave the setting out")
     return TaskInfo(task.name, task.version, task.texts, task.labels, pooling, choices=task.num_choices)
+
+
+def note_length(encoder: Encoder, task: Task, max_length: int) -> None:
+    """Note in `encoder.info` how many tokens of an example of `task` it is trained on: `max_length`; where that is 0 as many as its
+    teacher, if it has one, else the task's own, within its positions. ValueError where it has fewer."""
+    usual = encoder.info.max_length or task.max_length
+    length = max_length or min(usual, encoder.max_positions or usual)
+    check_length(encoder, length)
+    encoder.info = replace(encoder.info, max_length=length)
 
 
 def check_length(encoder: Encoder, length: int) -> None:

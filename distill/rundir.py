@@ -76,6 +76,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None], keep: int = 0) -> N
         temporary.mkdir(parents=True)
         fill(temporary)
         write_checksums(temporary)
+        _sync(temporary)
         whole_folder(folder)
         if folder.exists():
             shutil.rmtree(older[-1], ignore_errors=True)
@@ -83,6 +84,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None], keep: int = 0) -> N
                 if newer.exists():
                     newer.replace(place)
         temporary.replace(folder)
+        _sync(folder.parent, deep=False)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise SaveError(f"cannot write {folder}: {error}. What was saved before is kept; free some space and run the "
                         "same command to go on from there") from error
@@ -90,6 +92,16 @@ def write_folder(folder: Path, fill: Callable[[Path], None], keep: int = 0) -> N
         shutil.rmtree(temporary, ignore_errors=True)
     if not keep:
         shutil.rmtree(older[0], ignore_errors=True)
+
+
+def _sync(folder: Path, deep: bool = True) -> None:
+    """Wait until what was written into `folder`, and below it, is on the disk: a power cut then leaves what a name stands for."""
+    for path in (folder, *(folder.rglob("*") if deep else ())):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _older(folder: Path, keep: int) -> list[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from distill import workers
-from distill.rundir import RunDir, versions, write_folder, write_json
+from distill.rundir import RunDir, versions, whole_folder, write_folder, write_json
 from distill.scores import Scores
 from distill.sharding import cut, whole
 from models.weights import check_checksums
@@ -54,11 +54,24 @@ def load_last(module, run_dir: RunDir, keep: int) -> dict | None:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch have a type each
         raise ValueError(f"{file} cannot be read ({str(error).splitlines()[0]}): remove {folder} to go on without it") from error
+    workers.on_main(lambda: _check_best(run_dir) if "best" in state else None)
     module.student.restore(folder)
     module.objective.load_state_dict(state["objective"])
     if workers.is_main():
         run_dir.rewind_log(state["step"])
     return state
+
+
+def _check_best(run_dir: RunDir) -> None:
+    """ValueError where the best model so far, of which last/ knows the scores alone, is lost."""
+    best = whole_folder(run_dir.best)
+    try:
+        if best is None or not (best / "scores.json").is_file():
+            raise ValueError(f"{run_dir.best} is gone")
+        check_checksums(best)
+    except ValueError as error:
+        raise ValueError(f"{error}. It was the best model so far, which cannot be made again from {run_dir.last}: put it back, or remove "
+                         f"{run_dir.path} to train again") from error
 
 
 def resume(run, state: dict) -> None:

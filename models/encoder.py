@@ -20,7 +20,8 @@ class TaskInfo:
     the logits, empty for regression. `head_input` is "continuous" (hidden states) or "senses" (each state replaced by
     its sense before the pooling, chosen by `similarity`: see SenseLookup). `choices`: how many sequences an example has, of
     which one is right; each gets one logit from the same head. 0: the classes are those of `labels`. A `pooling` of "tokens"
-    says that the answer is a part of the text: `labels` are then what a token is to it.
+    says that the answer is a part of the text: `labels` are then what a token is to it. `max_length`: tokens of an example at most,
+    in training; 0 where that is not known.
     """
 
     task: str
@@ -31,6 +32,7 @@ class TaskInfo:
     head_input: str = "continuous"
     similarity: str = "dot"
     choices: int = 0
+    max_length: int = 0
 
     @property
     def spans(self) -> bool:

@@ -104,7 +104,7 @@ def test_evaluate_scores_a_download_plain_and_with_its_senses_as_the_published_p
         assert found[reading]["values"] == pytest.approx(
             {f"dev/{metric}": value for metric, value in expected_scores(downloads, column).items()})
     lines = capsys.readouterr().out.splitlines()
-    assert [bool(re.search(r"head reads (continuous states|chosen senses): dev/f1 [\d.]+ \+- [\d.]+ \(n=\d+\)", line))
+    assert [bool(re.search(r"head reads (continuous states|chosen senses by dot): dev/f1 [\d.]+ \+- [\d.]+ \(n=\d+\)", line))
             for line in lines] == [True, True]
 
 

@@ -52,7 +52,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def printed(capsys, reading: str) -> dict[str, float]:
     """The metrics in percent of the one printed line whose head reads `reading`."""
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if f"head reads {reading}:" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if re.search(f"head reads {reading}( by \\w+)?:", line)]
     return {name: float(value) for name, value in re.findall(r"(\w+/\w+) (-?[\d.]+) \+-", line)}
 
 

@@ -215,6 +215,16 @@ def test_where_every_checkpoint_is_damaged_the_run_stops_and_says_what_to_remove
         train(tiny_bert, tmp_path, settings(), kind="labels")
 
 
+@pytest.mark.parametrize("damage, said", [(lambda best: truncate_file(best / "model.safetensors"), "model.safetensors is missing, truncated or altered"),
+                                          (lambda best: os.remove(best / "scores.json"), "best is gone"), (shutil.rmtree, "best is gone")])
+def test_where_the_best_model_is_lost_the_run_stops_and_says_so(tiny_bert, tmp_path, damage, said):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_bert, tmp_path, settings(), kind="labels", at=7, action=pull_the_plug)
+    damage(tmp_path / "best")
+    with pytest.raises(ValueError, match=f"{said}.* the best model so far.*put it back, or remove"):
+        train(tiny_bert, tmp_path, settings(), kind="labels")
+
+
 def test_as_many_checkpoints_are_kept_as_asked_for(tiny_bert, tmp_path):
     for keep in (1, 3):
         train(tiny_bert, tmp_path / str(keep), settings(save_total_limit=keep), kind="labels")

@@ -9,7 +9,7 @@ from data_utils.batching import TrainStream
 from data_utils.tasks import Task
 from distill.config import BELOW_1, TaskConfig, one_of, setting
 from distill.engine import fit
-from distill.evaluate import score, task_info
+from distill.evaluate import note_length, score, task_info
 from distill.objective import Objective
 from distill.presets import BASE, BASE_TASKS, BASE_WIDTH, LARGE_WIDTH, SMALL, SMALL_TASKS
 from distill.rundir import RunDir
@@ -88,6 +88,7 @@ def start(cfg: Config, task: Task) -> Encoder:
     """What is fine-tuned, before the first step: cfg.layers of cfg.model, and a new head."""
     torch.manual_seed(cfg.seed)
     encoder = pretrained_encoder(cfg.model, task_info(task, cfg.pooling), cfg.head_dropout, cfg.random_init)
+    note_length(encoder, task, cfg.max_length)
     return truncate(encoder, parse_layers(cfg.layers, encoder.depth))
 
 

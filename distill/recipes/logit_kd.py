@@ -14,7 +14,7 @@ from distill.rundir import RunDir
 from distill.scores import Scores
 from models.encoder import Encoder
 
-default_preset = distillation.default_preset
+default_preset, facts = distillation.default_preset, distillation.facts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,6 +135,16 @@ class Data:
     evaluation: Mapping[str, EncodedDataset]
 
 
+def facts(cfg: Config, task: Task) -> dict:
+    """What a run reads: checksums of all tasks' splits and of the model; the tasks that were found, where they were not named."""
+    return _facts(cfg, task, other_tasks(task, cfg.tasks, cfg.data_dir))
+
+
+def _facts(cfg: Config, task: Task, others: list[Task]) -> dict:
+    return {**{f"data {entry.name}": split_fingerprints(entry, cfg) for entry in (task, *others)}, "model": model_fingerprint(cfg.model),
+            **({"tasks": [entry.name for entry in others]} if cfg.tasks == FOUND else {})}
+
+
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """The four fits; the last student is run_dir/best, the fits before it are runs of their own inside run_dir. Returns the
     scores of the curriculum's best evaluation."""
@@ -142,26 +152,25 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     if not others and cfg.policy != "main":
         raise ValueError(f"--tasks {cfg.tasks}: no task but {task.name} to choose; name others (`python -m distill data tasks` lists them), "
                          "or give --policy main")
-    facts = {f"data {entry.name}": split_fingerprints(entry, cfg) for entry in (task, *others)}
-    facts |= {"model": model_fingerprint(cfg.model), **({"tasks": [entry.name for entry in others]} if cfg.tasks == FOUND else {})}
+    read = _facts(cfg, task, others)
     start = finetune.start(_stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs), task)
     train, evaluation = read_splits(start, task, cfg)
     data = Data(*split_quiz(train), evaluation)
     pools = {task.name: data.train if cfg.main_pool == "train" else data.quiz}
     pools |= {entry.name: quiz_of(start, entry, cfg, cfg.pool_size) for entry in others}
-    _check_episodes(cfg, task, len(data.quiz))
-    run_dir.begin(cfg, facts)
-    of_main = {name: facts[name] for name in (f"data {task.name}", "model")}
+    _settings(cfg).check(task, len(data.quiz))
+    run_dir.begin(cfg, read)
+    of_main = {name: read[name] for name in (f"data {task.name}", "model")}
     stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, of_main, _unread(cfg))
     teacher = stages.run("teacher", lambda place: _teach(cfg, task, start, data, place))
-    read = stages.run("features", lambda place: save_features(place.path, load_encoder(teacher.best), {QUIZ: data.quiz, **data.evaluation}),
+    states = stages.run("features", lambda place: save_features(place.path, load_encoder(teacher.best), {QUIZ: data.quiz, **data.evaluation}),
                       teacher=fingerprint(teacher.best))
-    studied, answered = _study(cfg, task, teacher, load_features(read.path), data, stages)
+    studied, answered = _study(cfg, task, teacher, load_features(states.path), data, stages)
     torch.manual_seed(cfg.seed)  # the other tasks' heads start alike, whichever fits were made in this sitting
     student = MultiTask(load_encoder(studied.best), [task_info(entry, cfg.pooling) for entry in others])
     if others:
         heads = stages.run("heads", lambda place: _warm_heads(cfg, student, {entry.name: entry for entry in others}, pools, place),
-                           **facts, student=fingerprint(studied.best))
+                           **read, student=fingerprint(studied.best))
         student.restore(heads.last)
     before = studied.scores()
     scores = _curriculum(cfg, {entry.name: entry for entry in (task, *others)}, student, before, answered, data, pools, run_dir)
@@ -169,17 +178,6 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
         logger.warning("the curriculum has not bettered its student on %s (%.1f before it, %.1f at best in it): the student before it is %s",
                        scores.selected_on, 100 * before.selection, 100 * scores.selection, studied.best)
     return scores
-
-
-def _check_episodes(cfg: Config, task: Task, asked: int) -> None:
-    """ValueError where an episode over a quiz of `asked` examples is one action, which is drawn evenly: no policy would learn."""
-    if cfg.policy == "learned" and cfg.episode_steps == 1:
-        raise ValueError("--episode_steps 1: the first action of an episode is drawn evenly, and the policy learns from those after it; give 2 "
-                         "or more, 0 for a pass over the quiz, or --policy random")
-    if cfg.policy == "learned" and asked <= cfg.episode_batch_size:
-        smaller = f"--episode_batch_size {asked // 2} or less, or " if asked > 1 else ""
-        raise ValueError(f"--episode_batch_size {cfg.episode_batch_size}: the quiz of {task.name} has {asked} examples here, so that an episode "
-                         f"is one action, the first, which is drawn evenly, and the policy learns nothing; give {smaller}--policy random")
 
 
 LATER = {  # settings that a stage does not read; those of the curriculum none does
@@ -279,15 +277,18 @@ def _warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools:
     fit(student, HeadLearning(others, pools, read), InTurn(streams), stage, place)
 
 
+def _settings(cfg: Config) -> Settings:
+    return Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount, cfg.step_every == "episode",
+                    cfg.seed)
+
+
 def _curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before: Scores, answered: Tensor, data: Data,
                 pools: Mapping[str, EncodedDataset], run_dir: RunDir) -> Scores:
     """The fourth fit: the student, of the scores `before`, on what the policy chooses; `answered`: what the meta-teacher did to the quiz, [N, C]."""
     main = next(iter(tasks))
     observer = QuizObserver(tasks[main], data.quiz, answered, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
-    settings = Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount,
-                        cfg.step_every == "episode", cfg.seed)
     student.to(workers.device()).requires_grad_(True)
-    stream = Curriculum(pools, data.quiz, student.tokenizer.pad_token_id, observer, student, settings,
+    stream = Curriculum(pools, data.quiz, student.tokenizer.pad_token_id, observer, student, _settings(cfg),
                         lambda record: workers.on_main(partial(run_dir.log, record)))
     steps = cfg.num_episodes * stream.steps_per_epoch
     stage = _stage_config(cfg, max_steps=steps, eval_steps=cfg.eval_episodes * stream.steps_per_epoch,

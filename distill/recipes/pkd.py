@@ -18,7 +18,7 @@ from distill.scores import Scores
 from distill.terms import ClsStates
 from models.encoder import Encoder
 
-default_preset = distillation.default_preset
+default_preset, facts = distillation.default_preset, distillation.facts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,11 @@ class Config(TrainConfig):
         return any(getattr(self, name) for name in OF_TEACHER)
 
     @property
+    def reads_teacher(self) -> bool:
+        """Whether the run does, for its loss or for the student's first weights."""
+        return self.distils or is_layer_spec(self.student)
+
+    @property
     def scores_words(self) -> bool:
         """Whether the loss reads scores of words: else no head for them is needed, on either side."""
         return bool(self.mlm_weight or self.kl_weight)
@@ -121,6 +126,12 @@ PER_TASK = {name: {} for name in PRESET_DEFAULTS}  # text is one task
 def default_preset(words: dict[str, str]) -> str:
     """`distilbert`; the others are for whoever asks for them."""
     return "distilbert"
+
+
+def facts(cfg: Config, task: Task) -> dict:
+    """What a run reads: checksums of the corpus, and of the weights of its models where they are not fresh."""
+    models = {"teacher": cfg.reads_teacher, "student": not (is_layer_spec(cfg.student) or cfg.random_init)}
+    return {"corpus": Corpus.open(cfg.corpus).fingerprint, **{name: model_fingerprint(getattr(cfg, name)) for name, read in models.items() if read}}
 
 
 def build_student(cfg: Config, teacher: MaskedLM | None) -> MaskedLM:
@@ -160,12 +171,11 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
                          f"fine-tune what it makes with `sh scripts/finetune.sh {task.name}`")
     corpus = Corpus.open(cfg.corpus)
     torch.manual_seed(cfg.seed)
-    teacher = masked_lm(cfg.teacher, fresh_head=not cfg.scores_words) if cfg.distils or is_layer_spec(cfg.student) else None
+    teacher = masked_lm(cfg.teacher, fresh_head=not cfg.scores_words) if cfg.reads_teacher else None
     student = build_student(cfg, teacher)
     check_fit(cfg, corpus, [model for model in (student, teacher) if model])
     objective = Pretraining(Silent(), terms(cfg, student, teacher), student, teacher)
-    models = {"teacher": cfg.teacher if teacher else None, "student": None if is_layer_spec(cfg.student) or cfg.random_init else cfg.student}
-    run_dir.begin(cfg, {"corpus": corpus.fingerprint, **{what: model_fingerprint(name) for what, name in models.items() if name}})
+    run_dir.begin(cfg, facts(cfg, task))
     if cfg.distils:
         wanted = objective.wanted
         read = teacher if wanted.words else truncate(teacher, tuple(range(wanted.layers)))

@@ -82,6 +82,9 @@ PRESET_DEFAULTS = {"base": PUBLISHED, "large": PUBLISHED, "small": finetune.PRES
                    "long": {**finetune.PRESET_DEFAULTS["small"], "num_train_epochs": 9}}
 
 
+facts = finetune.facts
+
+
 def default_preset(words: dict[str, str]) -> str:
     """By the width of the model's hidden states: `large`, `base`, or `small` below both."""
     width = load_config(words.get("model", Config.model)).hidden_size
@@ -138,17 +141,17 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     stages = parse_schedule(cfg.schedule, network.depth)
     network = truncate(network, tuple(range(stages[0][0])))
     train, evaluation = read_splits(network, task, cfg)
-    facts = finetune.facts(cfg, task)
-    run_dir.begin(cfg, facts)
+    read = facts(cfg, task)
+    run_dir.begin(cfg, read)
     *before, (_, last) = stages
     logger.info("student: %d parameters (%d in embeddings)", *parameter_counts(outline(network, last).state_dict()))
     for above, below in before:
         place = run_dir.stage(f"{above}-{below}")
         if not place.is_done():
-            place.begin(replace(cfg, output_dir=str(place.path), schedule=f"{above},{below}"), facts)
+            place.begin(replace(cfg, output_dir=str(place.path), schedule=f"{above},{below}"), read)
             place.finish_stage(teach(network, below, cfg, task, place, train, evaluation).to_json())
         network = load_encoder(place.best)
-        facts = {**facts, "stage before": fingerprint(place.best)}
+        read = {**read, "stage before": fingerprint(place.best)}
     return teach(network, last, cfg, task, run_dir, train, evaluation)
 
 

@@ -88,6 +88,11 @@ def terms(cfg: Config, task: Task, student: Encoder, teacher: Encoder, lookup: S
     return found
 
 
+def facts(cfg: Config, task: Task) -> dict:
+    """What a run reads, the dictionary too."""
+    return distillation.facts(cfg, task, SenseDictionary.load(cfg.senses))
+
+
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     """Distil cfg.teacher into cfg.student on `task`; best/ and last/ in run_dir. Returns the best epoch's scores."""
     dictionary = SenseDictionary.load(cfg.senses)

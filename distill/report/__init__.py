@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from data_utils.tasks import TEXT
 from distill.config import digest, split_words
-from distill.report.kept import only_selects
+from distill.report.kept import is_of_best, only_selects
 from distill.report.policies import LATEST, METRIC, SPLIT, TABLES, policy_of
 from distill.rundir import RunDir, SaveError, read_json, stage_of, write_text
 from distill.seeds import FOLDER, SEED
@@ -31,7 +31,7 @@ class Record:
     """One number and all that is needed to make it again.
 
     table: where it belongs; row: the system; value: a fraction or correlation; stderr: bootstrap over the n examples;
-    parameters: of the model, embeddings included; reading: which reading of `evaluate --output` it is, "" for the run's
+    parameters: of the model, embeddings included, None where best/ is not all that answered; reading: which reading of `evaluate --output` it is, "" for the run's
     own scores; stage: the run inside the command's run whose scores they are, "" for the last; evaluations: of how many these
     are the best, 0 where it is not known; steps, tokens: of pre-training, how many it took and how many real ones they read;
     similarity: how the senses were chosen that it was trained with or read through, "" where none were.
@@ -128,10 +128,11 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
     scores = scores or own
     words = of_one_seed(origin["command"], config["seed"])
     similarity = scores.get("similarity") or config.get("similarity") or (similarity_of(origin["senses"]) if "senses" in origin else "")
+    parameters = stored_parameters(run / "best" / "model.safetensors")
     trained = [line for line in RunDir(run).logged() if pretrained and "tokens" in line]
     found = [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
                     scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
-                    origin["device"], own["seconds"], stored_parameters(run / "best" / "model.safetensors"), reading, stage_of(run),
+                    origin["device"], own["seconds"], parameters if is_of_best(key) else None, reading, stage_of(run),
                     RunDir(run).evaluations(), max((line["step"] for line in trained), default=0), sum(line["tokens"] for line in trained),
                     similarity)
              for key, value in scores["values"].items() if pretrained or not only_selects(key.split("/")[0])]

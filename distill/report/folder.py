@@ -27,7 +27,7 @@ SEED_FOLDER = re.compile(rf"{FOLDER}\d+")
 @dataclass(frozen=True)
 class Run:
     """A finished run, in `path`; or, without one, an answer that nothing was trained for (constant.py). `parameters` (embeddings included),
-    `body` (the same without them), `size` (bytes of the weights) and `latency` are None where they are not known; `predictions`, by split,
+    `body` (the same without them), `size` (bytes of the weights, and of the senses that a head reads) and `latency` are None where they are not known; `predictions`, by split,
     are empty where they were not kept or cannot be read."""
 
     path: Path | None
@@ -124,9 +124,9 @@ def read_run(path: Path, folder: Path, notes: list[str]) -> Run:
     row = "/".join(part for part in path.relative_to(folder).parts
                    if not SEED_FOLDER.fullmatch(part) and normalise(part) != normalise(task.name)) or folder.resolve().name
     weights = path / "best" / "model.safetensors"
-    counts = stored_parameter_counts(weights)
+    counts, files = stored_parameter_counts(weights), (weights, weights.with_name("senses.safetensors"))
     return Run(path, row, task, seed, config, origin.get("data", {}), _read_scores(path / "scores.json"), counts and counts[0],
-               counts and counts[0] - counts[1], weights.stat().st_size if counts else None, _read_latency(path, notes),
+               counts and counts[0] - counts[1], sum(file.stat().st_size for file in files if file.is_file()) if counts else None, _read_latency(path, notes),
                _read_predictions(path, notes))
 
 

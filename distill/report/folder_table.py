@@ -1,5 +1,6 @@
 """The table of a folder of runs: for reading (markdown) and for computing (CSV)."""
 
+from distill.report.kept import is_of_best
 from distill.report.latency import BATCH_SIZES
 from distill.report.paired import SEEDS, STANDARD_ERRORS, Difference
 from distill.report.summary import Summary
@@ -52,12 +53,11 @@ def _share(found: tuple[float, int, int] | None, factor: float) -> str:
 
 
 def _notes(summary: Summary, timed: bool) -> list[str]:
-    lines = ["Percent: mean ± standard error over seeds (number of seeds). On disk: the weights alone."]
+    lines = ["Percent: mean ± standard error over seeds (number of seeds). On disk: the weights, and the senses that a head reads."]
     if timed:
-        devices = dict.fromkeys(run.latency.device for run in summary.runs if run.latency)
         lines.append(f"ms per example: one example at a time, and in batches of {BATCH_SIZES[1]} padded to their longest; medians, on "
-                     f"{'; '.join(devices)}.")
-        lines += [f"{line}." for line in (_named("Not timed (`report latency RUN`): ", summary.lacking("milliseconds")), _named(
+                     f"{summary.device}" + (f", mean over {', '.join(summary.timed_on)}" if len(summary.timed_on) > 1 else "") + ".")
+        lines += [f"{line}." for line in (_named("Not timed there (`report latency RUN`): ", summary.lacking("milliseconds")), _named(
             "Timed while other programs ran: ", summary.disturbed())) if line]
     if summary.baseline:
         lines.append(f"minus {summary.baseline}: paired by seed and example. Bold: better by more than {STANDARD_ERRORS} standard "
@@ -93,10 +93,10 @@ def csv(summary: Summary) -> str:
                 "row": row, "task": task, "split": split, "metric": metric, "mean": mean, "stderr": stderr, "n": len(values),
                 "seeds": " ".join(map(str, values)), "values": " ".join(map(str, values.values())),
                 "selected_on": " ".join(sorted({run.scores.selected_on for run in summary.of(row, task)})),
-                **{name: summary.typical(row, fact, task) for name, fact in {
+                **{name: summary.typical(row, fact, task) if is_of_best(split) else None for name, fact in {
                     "parameters": "parameters", "without_embeddings": "body", "bytes": "size", "milliseconds": "milliseconds",
                     "batched_milliseconds": "batched_milliseconds"}.items()},
-                "timed_on": "; ".join(dict.fromkeys(run.latency.device for run in summary.of(row, task) if run.latency)),
+                "timed_on": summary.device if summary.typical(row, "milliseconds", task) else None,
                 "teacher": summary.teacher, "retention": retained[0] if retained else None, **speed_ups,
                 "baseline": summary.baseline, "difference": difference.value if difference else None,
                 "difference_stderr": difference.stderr if difference else None,

@@ -14,6 +14,11 @@ def only_selects(split: str) -> bool:
     return split.partition(",")[0] == HELD_OUT
 
 
+def is_of_best(split: str) -> bool:
+    """Whether the scores of `split` are those of the model in best/, not of another reading, which may take more of the network."""
+    return "," not in split
+
+
 def on_dev(column: Column) -> bool:
     """Whether the column counts: what is held out of train does not."""
     task, split, _ = column

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.report.folder import Run
+from distill.report.kept import is_of_best
 from distill.report.summary import Summary
 from distill.rundir import RunDir, SaveError, write_bytes
 from distill.scores import mean_and_error
@@ -119,10 +120,11 @@ def _weights(logs: dict[int, list[dict]], term: str) -> str:
 
 
 def trade_off(summary: Summary, fact: str):
-    """A figure of every system's scores (mean and standard error over seeds) against a Run's `fact`; a panel per column."""
+    """A figure of every system's scores (mean and standard error over seeds) against a Run's `fact`; a panel per column of models in best/."""
     factor, label = AXES[fact]
-    figure, axes = panels(len(summary.columns), "")
-    for axis, column in zip(axes, summary.columns, strict=True):
+    columns = [column for column in summary.columns if is_of_best(column[1])]
+    figure, axes = panels(len(columns), "")
+    for axis, column in zip(axes, columns, strict=True):
         for index, row in enumerate(summary.rows):
             values, x = list(summary.values(row, column).values()), summary.typical(row, fact, column[0])
             mean, error = mean_and_error(values) if values and x is not None else (float("nan"), None)

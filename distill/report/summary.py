@@ -1,5 +1,6 @@
 """What the runs of a folder say together: scores over seeds, differences, retention, on which split models were selected."""
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import mean, median
 
@@ -8,11 +9,14 @@ from distill.report.folder import Run
 from distill.report.kept import Column, kept, only_selects, task_scores
 from distill.report.paired import Difference, paired_difference
 
+TIMES = ("milliseconds", "batched_milliseconds")  # facts of a Run that depend on the device and the task's texts
+
 
 class Summary:
     """What `runs` say together: rows are systems, columns (task, split, metric). What is held out of train is no column.
 
-    `baseline` and `teacher` are rows or "": differences are taken from the one, retention from the other.
+    `baseline` and `teacher` are rows or "": differences are taken from the one, retention from the other. Times are those of one
+    `device`, the one on which most was timed, and compared over the tasks `timed_on`, on which every system was that was timed there.
     """
 
     def __init__(self, runs: Sequence[Run], baseline: str = "", teacher: str = ""):
@@ -24,6 +28,7 @@ class Summary:
         keys = [key for run in runs for key in run.scores.values]
         self.columns = sorted((column for column in found if not only_selects(column[1])),
                               key=lambda column: (order.index(column[0]), keys.index(f"{column[1]}/{column[2]}")))
+        self.device, self.timed_on = self._timing()
         self.doubts: list[str] = []
         self.differences = {(row, column): difference for row in self.rows if baseline and row != baseline
                             for column in self.columns if (difference := self._difference(row, column))}
@@ -39,9 +44,21 @@ class Summary:
                 if f"{split}/{metric}" in run.scores.values}
 
     def typical(self, row: str, fact: str, task: str = "") -> float | None:
-        """The median of a Run's `fact` ("parameters", "milliseconds") over those runs of a system that know it."""
+        """The median of a Run's `fact` ("parameters") over those runs of a system that know it. Of a time ("milliseconds"): on `device`, for
+        `task`, or its mean over the tasks `timed_on`."""
+        if fact in TIMES:
+            times = {of: time for (of, device), time in self._times(row, fact).items() if device == self.device}
+            return times.get(task) if task else mean(times[of] for of in self.timed_on) if times and self.timed_on else None
         known = [value for run in self.of(row, task) if (value := getattr(run, fact)) is not None]
         return median(known) if known else None
+
+    def _timing(self) -> tuple[str, list[str]]:
+        found = {row: list(self._times(row, TIMES[0])) for row in self.rows}
+        devices = Counter(device for keys in found.values() for _, device in keys)
+        device = max(devices, key=devices.get, default="")
+        of_row = [{task for task, where in keys if where == device} for keys in found.values()]
+        shared = set.intersection(*filter(None, of_row)) if devices else set()
+        return device, sorted(shared, key=list(task_names()).index)
 
     def _difference(self, row: str, column: Column) -> Difference | None:
         task, split, metric = column

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from data_utils.encode import EncodedDataset, encode_texts, sequences
-from data_utils.readers import has_split, read_examples
+from data_utils.readers import data_fingerprint, has_split, read_examples
 from data_utils.tasks import TASKS, Task
 from distill.progress import bar
 from distill.rundir import write_json
 
 GLUE_CORPUS = ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B")  # skd.md 2.1: their train sets, no more
 
+OF_TASKS = ("task", "glue")  # corpora that are train sets
 ROWS = 4096  # sequences that are counted and written together
 
 
@@ -26,16 +27,26 @@ def corpus_texts(corpus: str, task: Task, data_dir: str) -> Iterator[Iterable[tu
     `task`: the task's train set; `glue`: the train sets of the eight GLUE tasks that data_dir holds; else a file:
     a JSON list of [text] or [text, text] (.json), or plain text, a sentence per line.
     """
-    if corpus == "task":
-        yield _train_texts(task, data_dir)
-    elif corpus == "glue":
-        for entry in TASKS:
-            if entry.name in GLUE_CORPUS and has_split(entry, "train", data_dir):
-                yield _train_texts(entry, data_dir)
+    if corpus in OF_TASKS:
+        yield from (_train_texts(entry, data_dir) for entry in _tasks(corpus, task, data_dir))
     elif Path(corpus).suffix == ".json":
         yield from _json_texts(Path(corpus))
     else:
         yield _line_texts(Path(corpus))
+
+
+def corpus_fingerprint(corpus: str, task: Task, data_dir: str) -> str:
+    """sha256 (hex) of the file that corpus_texts() reads; of several, over theirs."""
+    if corpus not in OF_TASKS:
+        with _existing(Path(corpus)).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digests = [data_fingerprint(entry, "train", data_dir) for entry in _tasks(corpus, task, data_dir)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _tasks(corpus: str, task: Task, data_dir: str) -> list[Task]:
+    """Those whose train sets the corpus is."""
+    return [task] if corpus == "task" else [entry for entry in TASKS if entry.name in GLUE_CORPUS and has_split(entry, "train", data_dir)]
 
 
 def _train_texts(task: Task, data_dir: str) -> list[tuple[str, ...]]:

@@ -19,6 +19,7 @@ from models.unpickle import read_kmeanspkl, write_kmeanspkl
 from models.weights import write_tensors
 
 FILE = "senses.safetensors"
+DICTIONARY = "sense dictionary"  # the name, in origin.json, of the digest of what a student learned from
 
 
 @dataclass(frozen=True)

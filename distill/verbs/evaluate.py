@@ -16,12 +16,12 @@ from distill.evaluate import answer_questions, dev_splits, encode_split, predict
 from distill.judging import judged
 from distill.rundir import read_json, write_json
 from distill.scores import Predictions, Scores
-from distill.senses.dictionary import SenseDictionary
+from distill.senses.dictionary import DICTIONARY, SenseDictionary
 from distill.spans import Answering, answers_by_id, by_answer
 from distill.submission import write_submission
 from models.downloaded import open_checkpoint
 from models.encoder import Encoder
-from models.heads import POOLINGS, SIMILARITIES
+from models.heads import POOLINGS, SIMILARITIES, SenseLookup
 from models.weights import fingerprint
 
 READINGS = {"continuous": "continuous states", "senses": "chosen senses"}  # what a head reads, as scores say it
@@ -36,11 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("task")
     parser.add_argument("--checkpoint", required=True, help="run directory, checkpoint folder, .bin or .ckpt file")
     parser.add_argument("--senses", help="sense dictionary: the folder r2 made, .safetensors or .kmeanspkl")
-    parser.add_argument("--similarity", choices=SIMILARITIES, help="how a state's sense is chosen, instead of as the dictionary says")
+    parser.add_argument("--similarity", choices=SIMILARITIES, help="how a state's sense is chosen; by default as the student "
+                        "learned it, for a model that learned none as the dictionary says")
     parser.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks")
     parser.add_argument("--tokenizer", help="spm.model, or its folder, for a downloaded file that lies without one")
     parser.add_argument("--pooling", choices=POOLINGS, help="what the head reads, where the checkpoint does not say it")
-    parser.add_argument("--max_length", type=int, default=0, help="tokens per example; 0: the task's own")
+    parser.add_argument("--max_length", type=int, default=0, help="tokens per example; 0: as in training, where that is not known the task's own")
     parser.add_argument("--submission", help="folder for the leaderboard's files: predictions of the test splits")
     parser.add_argument("--reading", choices=READINGS, help="what --submission and --predictions are answered from; by default what the head "
                         "was trained on, and of a downloaded file, which does not say it, senses where they are given")
@@ -75,7 +76,7 @@ def main(words: list[str]) -> None:
         encoder.info = replace(encoder.info, pooling=given.pooling)
     if given.similarity and not given.senses:
         raise ValueError(f"--similarity {given.similarity}: it says how --senses are read, and none are given")
-    lookup = read_senses(given).lookup(workers.device(), given.similarity) if given.senses else encoder.senses
+    lookup = read_senses(given, encoder) if given.senses else encoder.senses
     datasets = dev_splits(encoder, task, given.data_dir, given.max_length, windows) if task.dev_splits else {}
     if not (datasets or given.submission or given.predictions):
         raise ValueError(f"{task.name} has no labelled split here: give {'--predictions FILE' if task.spans else '--submission FOLDER'} "
@@ -91,7 +92,7 @@ def main(words: list[str]) -> None:
     readings = {way: score(read, task, datasets, answering=answering) for way, read in ways.items() if datasets}
     if workers.is_main():
         for way, scores in readings.items():
-            print(line(given.checkpoint, task, READINGS[way], scores))
+            print(line(given.checkpoint, task, READINGS[way] + (f" by {lookup.similarity}" if way == "senses" else ""), scores))
             if task.unanswerable:
                 print(*(apart(split, found, task) for split, found in scores.predictions.items()), sep="\n")
         if given.output:
@@ -122,20 +123,26 @@ def apart(split: str, found: Predictions, task: Task) -> str:
     return f"{split}, questions {'; '.join(parts)}"
 
 
-def read_senses(given: argparse.Namespace) -> SenseDictionary:
-    """The dictionary; it is said where its provenance, which downloaded ones lack, names another teacher than the checkpoint and than
-    the one that the checkpoint's run learned from."""
+def read_senses(given: argparse.Namespace, encoder: Encoder) -> SenseLookup:
+    """The look-up over the dictionary, by the similarity that was asked for, that `encoder` learned its senses by, or the dictionary's own.
+
+    It is said where the dictionary is not the one that the checkpoint's run learned from, and where its provenance, which downloaded
+    ones lack, names another teacher than the checkpoint and than the one that its run learned from.
+    """
     senses, checkpoint = SenseDictionary.load(given.senses), Path(given.checkpoint)
-    built = senses.provenance.get("teacher")
-    if built and checkpoint.is_dir():
-        best = checkpoint / "best" if (checkpoint / "best").is_dir() else checkpoint
-        notes = best.parent / "origin.json"
-        taught_by = read_json(notes).get("teacher") if notes.is_file() else None
-        if built not in (own := fingerprint(best), taught_by):
-            logger.warning("--senses %s were built from a teacher with weights %s; %s has weights %s%s: its scores through these senses may "
-                           "mean little; `sh r2_construct_sense_dictionary.sh TASK` builds those of a teacher", given.senses, built, checkpoint,
-                           own, f" and learned from {taught_by}" if taught_by else "")
-    return senses
+    best = checkpoint / "best" if (checkpoint / "best").is_dir() else checkpoint
+    notes = best.parent / "origin.json"
+    learned = read_json(notes) if checkpoint.is_dir() and notes.is_file() else {}
+    table, built, taught_by = learned.get(DICTIONARY), senses.provenance.get("teacher"), learned.get("teacher")
+    if table and table != senses.digest():
+        logger.warning("--senses %s are not those that %s learned from: its scores through them may mean little; distil it again", given.senses,
+                       checkpoint)
+    elif built and checkpoint.is_dir() and built not in (own := fingerprint(best), taught_by):
+        logger.warning("--senses %s were built from a teacher with weights %s; %s has weights %s%s: its scores through these senses may "
+                       "mean little; `sh r2_construct_sense_dictionary.sh TASK` builds those of a teacher", given.senses, built, checkpoint,
+                       own, f" and learned from {taught_by}" if taught_by else "")
+    own_similarity = encoder.info.similarity if encoder.info.head_input == "senses" or "senses" in learned else None
+    return senses.lookup(workers.device(), given.similarity or own_similarity)
 
 
 def check_of_spans(task: Task, given: argparse.Namespace, answering: Answering) -> None:

@@ -13,6 +13,7 @@ from distill.config import parse
 from distill.evaluate import dev_splits
 from distill.rundir import RunDir, read_json
 from distill.senses.build import SenseConfig, build
+from distill.senses.corpus import corpus_fingerprint
 from distill.senses.dictionary import FILE, SenseDictionary
 from distill.senses.truth import Agreement, collect_occurrences, compare_layers, score_dictionary
 from models.checkpoint import load_encoder
@@ -60,7 +61,7 @@ def build_senses(task_name: str, cfg: SenseConfig) -> None:
     task, run_dir = get_task(task_name), RunDir(cfg.output_dir)
     teacher = load_encoder(cfg.teacher)
     weights = fingerprint(Path(cfg.teacher))
-    run_dir.begin(cfg, {"teacher": weights})
+    run_dir.begin(cfg, {"teacher": weights, "corpus": corpus_fingerprint(cfg.corpus, task, cfg.data_dir)})
     teacher_bytes = (Path(cfg.teacher) / "model.safetensors").stat().st_size
     if not run_dir.is_done():
         started = time.monotonic()

@@ -12,10 +12,8 @@ from distill.config import parse, split_words
 from distill.rundir import RunDir, read_json
 from distill.seeds import SeedFolder, parse_seeds, refuse_seeds
 from models.heads import TOKENS
-from models.pretrained import model_fingerprint
 
 HELP = ("-h", "--help")
-MODELS = ("model", "teacher", "student")  # settings that name one; origin.json holds its fingerprint under the same name
 logger = logging.getLogger(__name__)
 
 
@@ -96,7 +94,7 @@ def _values(words: list[str]) -> dict[str, str]:
 def train(name: str, recipe, task: Task, config, run_dir: RunDir) -> None:
     """Train, where it is not done yet, and print what the run reached."""
     if run_dir.is_done():
-        run_dir.begin(config, models_read(config, run_dir))
+        run_dir.begin(config, recipe.facts(config, task))
         logger.info("%s is complete: nothing to do (remove the folder to train again)", run_dir.path)
     else:
         started = time.monotonic() - run_dir.logged_seconds()
@@ -108,13 +106,6 @@ def train(name: str, recipe, task: Task, config, run_dir: RunDir) -> None:
         reached = [f"{key} {100 * value:.1f} +- {100 * scores.errors[key]:.1f}" for key, value in scores.values.items()]
         reached += [f"{name} {value:.4g}" for name, value in scores.terms.items()]
         print(f"{name} on {task.name}, best evaluation, selected on {scores.selected_on}: {', '.join(reached)}   [{run_dir.best}]")
-
-
-def models_read(config, run_dir: RunDir) -> dict[str, str]:
-    """Today's fingerprints of the models that a finished run read, where it noted theirs: a model may have been made anew since."""
-    file = run_dir.path / "origin.json"
-    noted = read_json(file) if file.exists() else {}
-    return {name: model_fingerprint(getattr(config, name)) for name in MODELS if name in noted}
 
 
 def train_over_seeds(name: str, recipe, task: Task, folder: SeedFolder, runs: list) -> None:

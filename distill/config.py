@@ -80,6 +80,7 @@ class TrainConfig(Settings):
     eval_steps: Annotated[int, FROM_0] = setting(0, "evaluate every so many steps; 0: after every epoch")
     eval_on_start: bool = setting(False, "evaluate before the first step too; logged, never kept as the best")
     save_steps: Annotated[int, FROM_0] = setting(0, "checkpoint every so many steps; 0: at every evaluation")
+    save_minutes: Annotated[float, FROM_0] = setting(30.0, "checkpoint every so many minutes as well; 0: never")
     save_total_limit: Annotated[int, ABOVE_0] = setting(2, "checkpoints to keep: last/, and before it last.1/ ...")
     logging_steps: Annotated[int, ABOVE_0] = setting(10, "write the terms to log.jsonl every so many steps")
 

@@ -105,7 +105,11 @@ class Distillation(Objective):
 
     def sums(self, found: Outputs, target: Outputs, batch, weights: dict[str, float]) -> dict[str, Tensor]:
         """The sum of each term over a micro-batch, of student (`found`) and teacher (`target`)."""
-        return {name: found.nothing + (term(found, target, batch) if weights[name] else 0.0 * sum(map(torch.sum, term.parameters())))
+        return {name: found.nothing + value for name, value in self.read(found, target, batch, weights).items()}
+
+    def read(self, found: Outputs, target: Outputs, batch, weights: dict[str, float]) -> dict[str, Tensor]:
+        """sums(), functions of nothing but the parameters that a term reads."""
+        return {name: term(found, target, batch) if weights[name] else 0.0 * sum(map(torch.sum, term.parameters()))
                 for name, term in self.terms.items()}
 
 

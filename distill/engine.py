@@ -100,7 +100,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     eval_every = cfg.eval_steps or stream.steps_per_epoch
     save_every = cfg.save_steps or eval_every
     started, pace = time.monotonic() - run_dir.logged_seconds(), Pace(cfg)
-    with bar(steps, "train", "step", run.step) as progress_bar, signals() as stop:
+    with bar(steps, "train", "step", run.step) as progress_bar, signals(cfg.save_minutes) as stop:
         if evaluate and run.step == 0 and (known or cfg.eval_on_start):
             _log_scores(run, known or _score(run, student, evaluate), run_dir)
         while run.step < steps:
@@ -114,23 +114,21 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             run.step += 1
             stream.observe(student, run.step, {name: value / max(counts[name], 1) for name, value in sums.items()})
             progress_bar.update()
-            tokens = batch.tokens
-            _note_terms(run, sums, counts, weights, len(batch), tokens)
-            pace.note(tokens, objective.flops(batch))
+            _note_terms(run, sums, counts, weights, batch)
+            pace.note(batch.tokens, objective.flops(batch))
             if run.step % cfg.logging_steps == 0 or run.step == steps:
                 _log(run, objective, run_dir, cfg, steps, {**pace.take(), "seconds": round(time.monotonic() - started, 3)})
             if evaluate and (run.step % eval_every == 0 or run.step == steps):
-                _evaluate(run, student, evaluate, run_dir)
+                with pace.apart():
+                    _evaluate(run, student, evaluate, run_dir)
             ends = stop.asked(run.step)
-            if ends or run.step % save_every == 0 or run.step == steps:
-                save_last(run, run_dir, cfg.save_total_limit)
+            if ends or stop.due or run.step % save_every == 0 or run.step == steps:
+                with pace.apart():
+                    save_last(run, run_dir, cfg.save_total_limit)
             if ends and run.step < steps:
                 raise Interrupted(f"stopped by {stop.reason} after step {run.step} of "
                                   f"{steps}; saved in {run_dir.last}: the same command goes on from there")
-    if evaluate:
-        return _best(run_dir)
-    _export(student, run_dir)
-    return None
+    return _best(run_dir) if evaluate else _export(student, run_dir)
 
 
 def _seed_step(seed: int, step: int) -> None:
@@ -196,13 +194,12 @@ def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> N
     run.optimizer.zero_grad(set_to_none=True)
 
 
-def _note_terms(run: Training, sums: dict[str, torch.Tensor], counts: dict[str, int], weights: dict[str, float],
-                examples: int, tokens: int) -> None:
+def _note_terms(run: Training, sums: dict[str, torch.Tensor], counts: dict[str, int], weights: dict[str, float], batch) -> None:
     for name in (name for name in sums if weights[name]):  # without a weight a term may not have been computed
         run.term_sums[name] = run.term_sums.get(name, 0) + sums[name]
         run.term_counts[name] = run.term_counts.get(name, 0) + counts[name]
-    run.examples += examples
-    run.tokens += tokens
+    run.examples += len(batch)
+    run.tokens += batch.tokens
 
 
 def _log(run: Training, objective: Objective, run_dir: RunDir, cfg: TrainConfig, steps: int, times: dict) -> None:

@@ -1,6 +1,7 @@
-"""Signals that end a run at a step's edge, on all ranks at once."""
+"""Signals that end a run at a step's edge, and the clock that asks for a checkpoint there, on all ranks at once."""
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -11,23 +12,35 @@ SECONDS = 1.0  # between two questions to all ranks, which take time; torchrun w
 
 
 class Stop:
-    """Whether a signal has reached some rank. Ranks ask together: after each step or, where steps are short, after so many as take
-    about SECONDS, which rank 0 measures at every question."""
+    """Whether a signal has reached some rank, and whether a checkpoint is due by rank 0's clock, every so many `minutes` (0: never).
+    Ranks ask together: after each step or, where steps are short, after so many as take about SECONDS, which rank 0 measures at every
+    question."""
 
-    def __init__(self):
+    def __init__(self, minutes: float = 0.0):
         self.received: list[str] = []
         self.next, self.step, self.time = 0, 0, time.monotonic()
+        self.minutes, self.due_at, self.due = minutes, 0.0, False
+        self._wind()
 
     def asked(self, step: int) -> bool:
-        """Whether the run is to end after this step: the same answer on every rank."""
-        if workers.world() == 1:
-            return bool(self.received)
-        if step < self.next:
+        """Whether the run is to end after this step: the same answer on every rank; so is `due`, whether to save."""
+        self.due = False
+        if workers.world() > 1 and step < self.next:
             return False
+        rings = time.monotonic() >= self.due_at
+        if rings:
+            self._wind()
+        if workers.world() == 1:
+            self.due = rings
+            return bool(self.received)
         taken, self.time = time.monotonic() - self.time, time.monotonic()
-        answers = workers.gather((bool(self.received), taken / max(1, step - self.step)))
+        answers = workers.gather((bool(self.received), taken / max(1, step - self.step), rings))
+        self.due = answers[0][2]
         self.step, self.next = step, step + max(1, int(SECONDS / max(answers[0][1], 1e-6)))
-        return any(flag for flag, _ in answers)
+        return any(received for received, _, _ in answers)
+
+    def _wind(self) -> None:
+        self.due_at = time.monotonic() + 60 * self.minutes if self.minutes else math.inf
 
     @property
     def reason(self) -> str:
@@ -35,10 +48,10 @@ class Stop:
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[Stop]:
+def signals(minutes: float = 0.0) -> Iterator[Stop]:
     """Collect SIGINT and SIGTERM. A second SIGINT, of somebody at the keyboard, ends at once; SIGTERM may come twice, of torchrun and
     of what ended that."""
-    stop = Stop()
+    stop = Stop(minutes)
 
     def note(number, frame):
         stop.received.append(signal.Signals(number).name)

@@ -1,7 +1,9 @@
 """How fast a run is: tokens a second, and the share of what the hardware multiplies at best (MFU)."""
 
+import contextlib
 import functools
 import time
+from collections.abc import Iterator
 
 import torch
 
@@ -16,7 +18,7 @@ ROUNDS = 5
 
 
 class Pace:
-    """Counts what steps did between two lines of the log, in this sitting."""
+    """Counts what steps did between two lines of the log, in this sitting: the time apart() from them does not count."""
 
     def __init__(self, cfg: TrainConfig):
         self.cfg = cfg
@@ -29,6 +31,13 @@ class Pace:
         """A step over all ranks: real tokens, and operations of its matrix products (0: not counted)."""
         self.tokens += tokens
         self.flops += flops
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """What is done here, such as an evaluation, is no part of a step."""
+        begun = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - begun
 
     def take(self) -> dict[str, float]:
         """tokens_per_second over all ranks since the last call, and mfu where operations were counted."""

@@ -29,7 +29,7 @@ from models.weights import write_checksums
 
 # Settings that a run may go on with others of: where it lives, what it keeps and says, how its work is cut. Cut otherwise, dropout
 # falls on other places, as on another number of ranks; all else is the same but for rounding.
-MOVABLE = ("output_dir", "fsdp", "cache_dir", "max_cache_gib", "max_tokens", "save_steps", "save_total_limit", "logging_steps")
+MOVABLE = ("output_dir", "fsdp", "cache_dir", "max_cache_gib", "max_tokens", "save_steps", "save_minutes", "save_total_limit", "logging_steps")
 STAGE = "stage-"  # folders of the stages before the last
 
 

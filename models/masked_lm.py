@@ -143,4 +143,5 @@ def without_token_types(model: MaskedLM) -> MaskedLM:
         table = model.backbone.embeddings.token_type_embeddings
         model.backbone.embeddings.token_type_embeddings = nn.Embedding.from_pretrained(table.weight[:1].detach().clone(), freeze=False)
         model.config.type_vocab_size, model.type_ids = 1, False
+        model.tokenizer.model_input_names = ["input_ids", "attention_mask"]  # transformers would look up types that are not there
     return model

@@ -1,8 +1,10 @@
 #!/bin/sh
-# README's table of pre-training: students of half an encoder's layers, pre-trained on plain text with and without a teacher, from copied
-# and from fresh layers, then fine-tuned; beside the encoder itself, before and after it learned masked words on the same text, its layers
-# and fresh ones without that, and a constant answer. Every row starts fine-tuning with a fresh head: `head` leaves minilm's layers as they
-# are, not its trained pooler. Run again after an interruption to go on. Hours of a core for each row; rows may run side by side (ROWS).
+# README's table of pre-training. MODEL learned masked words on the text and then taught: students of half its layers, pre-trained on the same
+# text with and without it, from its layers and from fresh ones, then fine-tuned; beside the teacher, the encoder as it came, the layers
+# of both and fresh ones without that pre-training, and a constant answer. Rows of students differ in what their names say alone: steps, rows,
+# rate, decay, clipping, choice of masks, token types are one for all (minilmv2 reads unmasked text). Pre-training has one seed. Every row
+# starts fine-tuning with a fresh head: `head` leaves the encoder's layers as they are, not its trained pooler. Run again after an
+# interruption to go on. Hours of a core for each row; rows may run side by side (ROWS).
 #     TEXT='/path/to/aclImdb/train /path/to/wiki.train.raw' DATA=/path/to/tasks STEPS=400 sh scripts/pretrain_table.sh
 set -eu
 cd "$(dirname "$0")/.."
@@ -15,7 +17,7 @@ TASKS=${TASKS:-SST-2 MRPC CoLA STS-B IMDb}
 SEEDS=${SEEDS:-1 2 3}                               # of fine-tuning
 EPOCHS=${EPOCHS:-}                                  # of fine-tuning; empty: those of the preset for the encoder's width
 LONG_TASKS=${LONG_TASKS:-SST-2 IMDb}                # an hour or more for a seed: these rows and seeds alone
-LONG_ROWS=${LONG_ROWS:-teacher copied distilbert minilmv2 mlm mlm_fresh fresh constant}
+LONG_ROWS=${LONG_ROWS:-teacher cut distilbert minilmv2 mlm mlm_fresh fresh constant}
 LONG_SEEDS=${LONG_SEEDS:-1}
 STEPS=${STEPS:-400}                                 # of pre-training, for every row alike
 HEAD_STEPS=${HEAD_STEPS:-300}                       # of the head alone
@@ -27,18 +29,18 @@ WARMUP=${WARMUP:-20}                                # steps
 SOFT=${SOFT:-masked}                                # where soft targets are read: at masked tokens, or at all, which a CPU is slow at
 RUNS=${RUNS:-./runs/pretraining}                    # everything is written below
 RECORDS=${RECORDS:-./scripts/results.jsonl}
-ROWS=${ROWS:-teacher adapted copied distilbert minilmv2 mlm distilbert_fresh mlm_fresh without_kl without_mlm without_cos fresh constant}
+ROWS=${ROWS:-encoder teacher copied cut distilbert minilmv2 mlm distilbert_fresh mlm_fresh without_kl without_mlm without_cos fresh constant}
 
-pretrain() {  # FOLDER [settings]: the same steps for every row
+pretrain() {  # FOLDER [settings]: one schedule for every row
     folder=$1
     shift
     "$PYTHON" -m distill train pretrain text --corpus "$RUNS/corpus" --output_dir "$RUNS/$folder" --max_length "$LENGTH" \
-        --train_batch_size "$ROWS_A_STEP" --learning_rate "$RATE" "$@"
+        --train_batch_size "$ROWS_A_STEP" --learning_rate "$RATE" --weight_decay 0.01 --max_grad_norm 1 --mlm_smoothing 0 --token_types True "$@"
 }
 student() {  # FOLDER ROW [settings]: pre-train a student from the teacher's layers, or of their shape, and fine-tune it
     place=$1 name=$2
     shift 2
-    pretrain "$place" --teacher "$RUNS/adapted/best" --student "$LAYERS" --max_steps "$STEPS" --warmup_steps "$WARMUP" --kl_on "$SOFT" "$@"
+    pretrain "$place" --teacher "$RUNS/teacher/best" --student "$LAYERS" --max_steps "$STEPS" --warmup_steps "$WARMUP" --kl_on "$SOFT" "$@"
     record "$place" "$name"
     finetune "$place" "$name" "$RUNS/$place/best"
 }
@@ -70,21 +72,22 @@ wanted() {  # whether $row has $task, and with which seeds
 # shellcheck disable=SC2086 # several sources, several seeds
 "$PYTHON" -m distill data pack $TEXT --tokenizer "$MODEL" --output_dir "$RUNS/corpus"
 pretrain head --preset head --student "$MODEL" --max_steps "$HEAD_STEPS"
-pretrain adapted --preset mlm --student "$RUNS/head/best" --max_steps "$ADAPT_STEPS" --warmup_steps "$WARMUP"
+pretrain teacher --preset mlm --student "$RUNS/head/best" --max_steps "$ADAPT_STEPS" --warmup_steps "$WARMUP"
 for row in $ROWS; do
     case $row in
-    teacher) finetune $row "teacher" "$RUNS/head/best" ;;
-    adapted) record $row "teacher after masked words"; finetune $row "teacher after masked words" "$RUNS/adapted/best" ;;
-    copied) finetune $row "control: copied layers, not pre-trained" "$RUNS/head/best" --layers "$LAYERS" ;;
+    encoder) finetune $row "the encoder as it came" "$RUNS/head/best" ;;
+    teacher) record $row "teacher: the encoder after masked words"; finetune $row "teacher: the encoder after masked words" "$RUNS/teacher/best" ;;
+    copied) finetune $row "control: the encoder's layers, no pre-training" "$RUNS/head/best" --layers "$LAYERS" ;;
+    cut) finetune $row "control: the teacher's layers, no pre-training" "$RUNS/teacher/best" --layers "$LAYERS" ;;
     distilbert) student $row "distilbert" --preset distilbert ;;
     minilmv2) student $row "minilmv2" --preset minilmv2 ;;
-    mlm) student $row "control: masked words alone, copied layers" --preset mlm ;;
+    mlm) student $row "control: masked words alone" --preset mlm ;;
     distilbert_fresh) student $row "distilbert, fresh layers" --preset distilbert --random_init True ;;
     mlm_fresh) student $row "control: masked words alone, fresh layers" --preset mlm --random_init True ;;
     without_kl) student $row "distilbert without soft targets" --preset distilbert --kl_weight 0 ;;
     without_mlm) student $row "distilbert without masked words" --preset distilbert --mlm_weight 0 ;;
     without_cos) student $row "distilbert without directions" --preset distilbert --cos_weight 0 ;;
-    fresh) finetune $row "control: fresh layers, not pre-trained" "$RUNS/head/best" --layers "$LAYERS" --random_init True ;;
+    fresh) finetune $row "control: fresh layers, no pre-training" "$RUNS/head/best" --layers "$LAYERS" --random_init True ;;
     constant) constant ;;
     *) echo "unknown row $row" >&2; exit 2 ;;
     esac

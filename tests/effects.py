@@ -7,7 +7,7 @@ ENGINE = {
     "max_tokens": (40, "passes"), "optimizer": ("ranger_adabelief", "weights"), "weight_decay": (0.5, "weights"),
     "max_grad_norm": (0.01, "weights"), "lr_scheduler_type": ("constant", "log"), "warmup_ratio": (0.9, "log"),
     "warmup_steps": (2, "log"), "seed": (7, "weights"), "bf16": (True, "weights"), "fp16": (True, "refused"),
-    "eval_steps": (1, "log"), "save_steps": (1, "saves"), "logging_steps": (2, "log"), "save_total_limit": (1, "kept"),
+    "eval_steps": (1, "log"), "save_steps": (1, "saves"), "save_minutes": (1e-9, "saves"), "logging_steps": (2, "log"), "save_total_limit": (1, "kept"),
     "eval_on_start": (True, "log"), "compile": (True, "compiled"), "trim_vocabulary": (False, "weights"), "fsdp": (True, "refused"),
 }
 REFUSED = {"stride": (8, "refused"), "max_query_length": (8, "refused")}  # by tasks whose texts are read whole; test_spans.py has others

@@ -46,7 +46,9 @@ def test_a_pre_trained_student_is_fine_tuned_from_its_own_layers_on_one_text_and
         assert run("train", "finetune", task, *given) == 0
         tuned = load_encoder(tmp_path / task / "best")
         moved = [not torch.equal(one, other) for one, other in zip(tuned.backbone.parameters(), made.backbone.parameters(), strict=True)]
+        assert run("report", "--records", tmp_path / "records", "add", "pretraining", "it", tmp_path / task) == 0
         assert any(moved) and json.loads((tmp_path / task / "scores.json").read_text())["values"]
+    assert {(found.steps, found.tokens > 0) for found in read_records(tmp_path / "records")} == {(12, True)}, "those of what it starts from"
 
 
 def test_a_run_is_recorded_by_the_words_that_it_finds_with_its_steps_and_tokens(places, student, tmp_path, caplog):

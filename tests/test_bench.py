@@ -88,8 +88,9 @@ def test_packed_and_padded_steps_have_as_many_tokens(cfg, monkeypatch):
 def test_rows_that_are_padded_to_a_length_stay_so_in_every_micro_batch():
     real = (torch.arange(6) < torch.tensor([3, 6, 2, 5])[:, None]).long()
     batch = packing.Wide("text", torch.arange(4), real, real, 0 * real, real)
-    parts = [part for rank in range(2) for part in batch.shard(rank, 2).split(6)]
+    parts = [part for rank in range(2) for part in batch.shard(rank, 2).split(packing.LENGTH)]
     assert [tuple(part.input_ids.shape) for part in parts] == [(1, packing.LENGTH)] * 4 and sum(part.tokens for part in parts) == 16
+    assert len(batch.split(2 * packing.LENGTH)) == 2
 
 
 @pytest.mark.parametrize("part", [training, cache, collect, lookup, cluster, dev_score, packing, words])

@@ -14,7 +14,7 @@ def test_ranks_are_asked_about_once_a_second_and_after_every_longer_step(seconds
     clock, asked = [0.0], []
     monkeypatch.setattr(interrupts.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(workers, "world", lambda: 2)
-    monkeypatch.setattr(workers, "gather", lambda value: asked.append(step) or [value, (False, 99.0)])
+    monkeypatch.setattr(workers, "gather", lambda value: asked.append(step) or [value, (False, 99.0, False)])
     stop = Stop()
     for step in range(1, 9):
         clock[0] += seconds
@@ -24,7 +24,7 @@ def test_ranks_are_asked_about_once_a_second_and_after_every_longer_step(seconds
 
 def test_a_signal_of_another_rank_ends_this_one_too(monkeypatch):
     monkeypatch.setattr(workers, "world", lambda: 2)
-    monkeypatch.setattr(workers, "gather", lambda value: [value, (True, 1.0)])
+    monkeypatch.setattr(workers, "gather", lambda value: [value, (True, 1.0, False)])
     stop = Stop()
     assert stop.asked(1) and stop.reason == "another rank"
 
@@ -38,3 +38,17 @@ def test_a_second_sigterm_changes_nothing_and_a_second_sigint_ends_at_once():
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
     assert stop.received == ["SIGINT"]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_checkpoint_is_due_by_the_clock_of_the_first_rank(world, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(interrupts.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(workers, "world", lambda: world)
+    monkeypatch.setattr(workers, "gather", lambda value: [value, (False, 0.0, True)])  # the other's clock says nothing
+    stop, due = Stop(minutes=1.0), []
+    for step in range(1, 8):
+        clock[0] += 25.0
+        assert not stop.asked(step)
+        due.append(stop.due)
+    assert due == [False, False, True, False, False, True, False]

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from data_utils.corpus import Corpus
 from data_utils.text.batches import TextStream, fixed_batches
@@ -50,6 +50,7 @@ def test_every_preset_learns_its_terms_and_leaves_a_model_and_curves(places, tmp
     assert all(line["tokens_per_second"] > 0 and 0 < line["mfu"] < 1 and line["tokens"] > 0 for line in lines)
     student = AutoModelForMaskedLM.from_pretrained(tmp_path / "run/best")
     assert student.config.num_hidden_layers == 2
+    assert student(**AutoTokenizer.from_pretrained(tmp_path / "run/best")("the man", "ugly", return_tensors="pt")).logits.isfinite().all()
     found = json.loads((tmp_path / "run/scores.json").read_text())
     assert set(found["terms"]) == terms and ("heldout/accuracy" in found["values"]) == bool(terms & {"mlm", "kl"})
     assert (student.config.type_vocab_size == 1) == (preset in ("distilbert", "mlm"))
@@ -71,6 +72,20 @@ def test_an_encoder_without_a_head_teaches_what_is_not_read_from_one(places, tmp
     scores = json.loads((tmp_path / "run/scores.json").read_text())
     assert scores["values"] == {} and set(scores["terms"]) == {"relation"}
     assert f"relation {scores['terms']['relation']:.4g}" in capsys.readouterr().out
+
+
+def test_what_no_term_reads_is_not_trained_nor_decayed(places, tmp_path):
+    """Relations of the last layer read its queries, keys and values."""
+    assert 0 == run(*words(places, tmp_path / "run", "--preset", "minilmv2", "--warmup_ratio", 0, "--weight_decay", 0.5, "--eval_on_start", True))
+    made, teacher = masked_lm(str(tmp_path / "run/best")), masked_lm(str(places / "teacher"))
+    last, taught = (model.backbone.encoder.layer[-1] for model in (made, teacher))
+    assert torch.equal(last.output.dense.weight, taught.output.dense.weight) and torch.equal(made.head.bias, teacher.head.bias)
+    assert not torch.equal(last.attention.self.query.weight, taught.attention.self.query.weight)
+
+
+def test_a_few_steps_are_said_to_be_few(places, tmp_path, caplog):
+    assert 0 == run(*words(places, tmp_path / "run", "--max_steps", 2, "--warmup_steps", 2))
+    assert "2 steps of 8 rows are few" in caplog.text and "--warmup_steps 2 of 2 steps: the learning rate never falls" in caplog.text
 
 
 @pytest.mark.parametrize("layout", ["blocks", "packed", "padded"])

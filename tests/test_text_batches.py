@@ -189,7 +189,7 @@ def test_smoothed_masks_prefer_rare_tokens_by_the_power_of_their_counts():
 
 
 def test_masks_are_refused_that_cannot_be():
-    with pytest.raises(ValueError, match="1.5 of the tokens masked: expected a share between 0 and 1"):
+    with pytest.raises(ValueError, match="1.5 of the tokens masked: expected a share below 1"):
         masking(probability=1.5)
     with pytest.raises(ValueError, match="counts of 3 tokens for a vocabulary of 4000"):
         masking(np.ones(3))

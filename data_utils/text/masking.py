@@ -20,8 +20,8 @@ class Masking:
 
     def __init__(self, special_ids: Sequence[int], mask_id: int, vocabulary: int, counts: np.ndarray | None = None, probability: float = 0.15,
                  smoothing: float = 0.7):
-        if not 0 < probability < 1:
-            raise ValueError(f"{probability} of the tokens masked: expected a share between 0 and 1, such as 0.15")
+        if not 0 <= probability < 1:
+            raise ValueError(f"{probability} of the tokens masked: expected a share below 1, such as 0.15; 0 masks nothing")
         if counts is not None and len(counts) != vocabulary:
             raise ValueError(f"counts of {len(counts)} tokens for a vocabulary of {vocabulary}: give those of the corpus that is masked")
         self.mask_id, self.probability = mask_id, probability

@@ -72,7 +72,11 @@ def corpus_of(cfg, student) -> Corpus:
 
 @dataclass(frozen=True)
 class Wide(TextBatch):
-    """A batch whose parts, and theirs, are always padded to LENGTH."""
+    """A batch whose parts, and theirs, are always padded to LENGTH, which they count as."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return np.full(len(self), LENGTH)
 
     def select(self, rows) -> "Wide":
         part = super().select(rows)

@@ -6,10 +6,10 @@
 from dataclasses import dataclass
 from functools import partial
 
-from data_utils.tasks import TASKS, Task
+from data_utils.tasks import Task
 from distill import distillation
 from distill.distillation import DistilConfig, WeightedTerm, distil, label_terms
-from distill.presets import BASE, BASE_TASKS, LARGE, SMALL, SMALL_TASKS
+from distill.presets import BASE, BASE_TASKS, LARGE, SMALL, SMALL_TASKS, SPAN_TASKS
 from distill.rundir import RunDir
 from distill.scores import Scores
 from models.encoder import Encoder
@@ -28,9 +28,8 @@ class Config(DistilConfig):
 # small: as sense_kd. base, large: not tuned. On answers in a text all weigh the terms as published; base: pretraining_kd.md 2.2.
 SECOND = {"ce_weight": 0.5, "kl_weight": 0.5, "temperature": 2.0}
 PUBLISHED_SECOND = {**SECOND, "learning_rate": 5e-5, "train_batch_size": 8, "num_train_epochs": 3}
-SPAN_TASKS = tuple(task.name for task in TASKS if task.spans)
 PER_TASK = {"paper": dict.fromkeys(SPAN_TASKS, PUBLISHED_SECOND), "small": {**SMALL_TASKS, **dict.fromkeys(SPAN_TASKS, SECOND)},
-            "base": {**BASE_TASKS, **dict.fromkeys(SPAN_TASKS, {**SECOND, "learning_rate": 3e-5, "train_batch_size": 16})},
+            "base": {**BASE_TASKS, **{name: {**BASE_TASKS[name], **SECOND} for name in SPAN_TASKS}},
             "large": dict.fromkeys(SPAN_TASKS, SECOND)}
 PRESET_DEFAULTS = {
     "paper": {"temperature": 10.0, "ce_weight": 0.5, "kl_weight": 0.5, "learning_rate": 2e-5, "num_train_epochs": 4},

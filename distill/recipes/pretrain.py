@@ -7,10 +7,12 @@ each divided by its own count (masked tokens, tokens, tokens x heads). Without a
 the control, and with --freeze_backbone the way to a head for an encoder that has none.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
+import numpy as np
 import torch
 
 from data_utils.corpus import Corpus
@@ -19,14 +21,14 @@ from data_utils.text.batches import TextStream, fixed_batches
 from data_utils.text.masking import Masking
 from data_utils.text.rows import LAYOUTS, SHORTEST
 from distill import workers
-from distill.config import ABOVE_0, FROM_0, FROM_1, PROPER_SHARE, Allowed, TrainConfig, check_weights, one_of, setting
+from distill.config import ABOVE_0, BELOW_1, FROM_0, FROM_1, Allowed, TrainConfig, check_weights, one_of, setting
 from distill.distillation import WeightedTerm
-from distill.engine import fit
+from distill.engine import fit, total_steps
 from distill.evaluate import check_length
 from distill.language_terms import PLACES, Directions, MaskedWords, SoftWords
 from distill.layer_maps import layer_pairs, relation_pair
 from distill.precision import cast_products
-from distill.pretraining import Pretraining, Validation
+from distill.pretraining import Pretraining, Validation, freeze_unread
 from distill.report.curves import draw_curves
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -38,6 +40,9 @@ from models.truncate import is_layer_spec, parse_layers, truncate
 
 COS_PLACES = ("tokens", "cls")
 VALIDATION_SEED = 0
+FEW = 100  # steps of a run that is said to be short
+JUDGED = 2**21  # tokens held out: 300,000 masked ones, whose share found is known to a tenth of a per cent
+logger = logging.getLogger(__name__)
 OF_TEACHER = ("kl_weight", "cos_weight", "hidden_weight", "attention_weight", "relation_weight")
 
 
@@ -56,7 +61,8 @@ class Config(TrainConfig):
     random_init: bool = setting(False, "a student of this shape with fresh weights")
     token_types: bool = setting(True, "keep the student's token types; DistilBERT has one for all tokens")
     freeze_backbone: bool = setting(False, "train the head alone, a fresh one where the student has none")
-    mlm_probability: Annotated[float, PROPER_SHARE] = setting(0.15, "share of the tokens that are masked")
+    mlm_probability: Annotated[float, BELOW_1] = setting(0.15, "share of the tokens that are masked; 0: the text as it is, for losses that "
+                                                               "read no masked words")
     mlm_smoothing: Annotated[float, FROM_0] = setting(
         0.0, "mask tokens by their count to the minus this, so that rare ones are learned; 0: all alike")
     mlm_weight: Annotated[float, FROM_0] = setting(2.0, "weight of the masked words")
@@ -77,6 +83,9 @@ class Config(TrainConfig):
         check_weights(self)
         if self.freeze_backbone and self.mlm_weight == 0:
             raise ValueError("--freeze_backbone trains the head alone, by the masked words: give --mlm_weight above 0")
+        if not self.mlm_probability and (self.mlm_weight or self.kl_weight and self.kl_on == "masked"):
+            raise ValueError("--mlm_probability 0: nothing is masked, and masked words are learned (--mlm_weight, --kl_on masked); give "
+                             "--mlm_probability 0.15, or leave those terms out")
         if self.trim_vocabulary:
             raise ValueError("--trim_vocabulary: pre-training scores the whole vocabulary; leave it away")
 
@@ -106,8 +115,8 @@ _DISTILBERT = {"learning_rate": 5e-4, "weight_decay": 0.0, "warmup_ratio": 0.05,
                "num_train_epochs": 3, "max_length": 512, "token_types": False, "mlm_smoothing": 0.7}
 PRESET_DEFAULTS = {
     "distilbert": _DISTILBERT,
-    "minilmv2": {**_ALONE, "mlm_weight": 0.0, "relation_weight": 1.0, "learning_rate": 6e-4, "weight_decay": 0.01, "max_length": 512,
-                 "train_batch_size": 256, "max_steps": 400_000, "warmup_steps": 4000, "student": "uniform:6"},
+    "minilmv2": {**_ALONE, "mlm_weight": 0.0, "relation_weight": 1.0, "mlm_probability": 0.0, "learning_rate": 6e-4, "weight_decay": 0.01,
+                 "max_length": 512, "train_batch_size": 256, "max_steps": 400_000, "warmup_ratio": 0.01, "student": "uniform:6"},
     "tinybert_general": {**_ALONE, **_BATCH, "mlm_weight": 0.0, "hidden_weight": 1.0, "attention_weight": 1.0, "layer_map": "uniform",
                          "learning_rate": 5e-5, "train_batch_size": 256, "num_train_epochs": 3, "random_init": True,
                          "student": "uniform:half"},
@@ -142,9 +151,10 @@ def build_student(cfg: Config, teacher: MaskedLM | None) -> MaskedLM:
             student = fresh_masked_lm(student.config, student.tokenizer)
     else:
         student = masked_lm(cfg.student, fresh_head=cfg.freeze_backbone or not cfg.scores_words, random_init=cfg.random_init)
+    student = student if cfg.token_types else without_token_types(student)
     student.requires_grad_(True)
     student.backbone.requires_grad_(not cfg.freeze_backbone)
-    return student if cfg.token_types else without_token_types(student)
+    return student
 
 
 def terms(cfg: Config, student: MaskedLM, teacher: MaskedLM | None) -> list[WeightedTerm]:
@@ -185,10 +195,26 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     learned = masking(corpus.counts if cfg.mlm_smoothing else None, cfg.mlm_probability, cfg.mlm_smoothing)
     train, held = corpus.split()
     stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, learned)
-    judged = masking()  # whatever is learned: BERT's 15 %, all alike, the same ones in every run, so that runs compare
-    batches = fixed_batches(corpus, held, cfg.layout, cfg.max_length, judged, VALIDATION_SEED, workers.batch_tokens())
+    judged = masking() if cfg.mlm_probability else masking(probability=0)  # BERT's 15 %, all alike, the same in every run: runs compare
+    batches = fixed_batches(corpus, some_of(corpus, held), cfg.layout, cfg.max_length, judged, VALIDATION_SEED, workers.batch_tokens())
+    freeze_unread(objective, student, batches[0].select([0]), cfg)
+    warn_of_steps(cfg, total_steps(cfg, stream))
     run_dir.on_scores(draw_curves)
     return fit(student, objective, stream, cfg, run_dir, Validation(objective, batches, cfg))
+
+
+def warn_of_steps(cfg: Config, steps: int) -> None:
+    """Say where a run is so short that its preset does not fit it."""
+    if steps < FEW:
+        logger.warning("%d steps of %d rows are few: a preset's rows a step are for billions of words; lower --train_batch_size, or give more "
+                       "--num_train_epochs", steps, cfg.train_batch_size)
+    if cfg.warmup_steps >= steps:
+        logger.warning("--warmup_steps %d of %d steps: the learning rate never falls", cfg.warmup_steps, steps)
+
+
+def some_of(corpus: Corpus, held: np.ndarray) -> np.ndarray:
+    """Of the documents held out every n-th, so that about JUDGED tokens are judged, in minutes, however large the corpus."""
+    return held[::max(1, int(np.diff(corpus.offsets)[held].sum()) // JUDGED)]
 
 
 def check_fit(cfg: Config, corpus: Corpus, models: list[MaskedLM]) -> None:

@@ -33,7 +33,8 @@ class Record:
     table: where it belongs; row: the system; value: a fraction or correlation; stderr: bootstrap over the n examples;
     parameters: of the model, embeddings included, None where best/ is not all that answered; reading: which reading of `evaluate --output` it is, "" for the run's
     own scores; stage: the run inside the command's run whose scores they are, "" for the last; evaluations: of how many these
-    are the best, 0 where it is not known; steps, tokens: of pre-training, how many it took and how many real ones they read;
+    are the best, 0 where it is not known; steps, tokens: of pre-training, or of that of the model it starts from, how many it took and
+    how many real ones they read;
     similarity: how the senses were chosen that it was trained with or read through, "" where none were.
     """
 
@@ -129,12 +130,11 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
     words = of_one_seed(origin["command"], config["seed"])
     similarity = scores.get("similarity") or config.get("similarity") or (similarity_of(origin["senses"]) if "senses" in origin else "")
     parameters = stored_parameters(run / "best" / "model.safetensors")
-    trained = [line for line in RunDir(run).logged() if pretrained and "tokens" in line]
+    steps, tokens = pretraining_of(run if pretrained else Path(config.get("model", "")).parent)
     found = [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
                     scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
                     origin["device"], own["seconds"], parameters if is_of_best(key) else None, reading, stage_of(run),
-                    RunDir(run).evaluations(), max((line["step"] for line in trained), default=0), sum(line["tokens"] for line in trained),
-                    similarity)
+                    RunDir(run).evaluations(), steps, tokens, similarity)
              for key, value in scores["values"].items() if pretrained or not only_selects(key.split("/")[0])]
     drawn = [replace(found[0], table=table + TABLES, split=SPLIT, metric=METRIC, value=value, n=LATEST, stderr=0.0, evaluations=0)
              for value in policy_of(run, task["task"]).values() if found and not reading]
@@ -145,6 +145,12 @@ def is_masked_lm(folder: Path) -> bool:
     """Whether the checkpoint `folder` was pre-trained: it scores words, and answers no task."""
     file = folder / "config.json"
     return file.is_file() and any(name.endswith("ForMaskedLM") for name in read_json(file).get("architectures") or ())
+
+
+def pretraining_of(run: Path) -> tuple[int, int]:
+    """Steps and real tokens of the pre-training in `run`; zeros where there was none."""
+    lines = [line for line in RunDir(run).logged() if "tokens" in line] if is_masked_lm(run / "best") else []
+    return max((line["step"] for line in lines), default=0), sum(line["tokens"] for line in lines)
 
 
 def of_one_seed(words: Sequence[str], seed: int) -> list[str]:

@@ -15,7 +15,7 @@ fi
 TASK=$("$PYTHON" -m distill data name "$1")
 shift
 TEACHER=${TEACHER:-$RUNS/$TASK/teacher/best}
-if [ ! -d "$TEACHER" ]; then
+if [ ! -e "$TEACHER" ]; then
     echo "no teacher $TEACHER: train it with sh r1_teacher_model.sh $TASK, or set TEACHER" >&2
     exit 1
 fi

@@ -16,7 +16,7 @@ TASK=$("$PYTHON" -m distill data name "$1")
 shift
 TEACHER=${TEACHER:-$RUNS/$TASK/teacher/best}
 SENSES=${SENSES:-$RUNS/$TASK/senses}
-if [ ! -d "$TEACHER" ]; then
+if [ ! -e "$TEACHER" ]; then
     echo "no teacher $TEACHER: train it with sh r1_teacher_model.sh $TASK, or set TEACHER" >&2
     exit 1
 fi

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 VERBS = {"train": "train a recipe on a task: finetune (a teacher), sense_kd (a student), ...",
          "senses": "build, describe, score, import and export sense dictionaries",
          "evaluate": "score a checkpoint, own or downloaded",
+         "convert": "a downloaded checkpoint as a folder that r2, r3 and every recipe take for a teacher",
          "bench": "measure speed against the obvious alternatives",
          "report": "collect scores of finished runs, print and render tables",
          "data": "name tasks, write the demo task, describe the tasks that are there, print what is held out, pack text to pre-train on"}

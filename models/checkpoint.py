@@ -24,6 +24,8 @@ from models.heads import SenseLookup, check_pooling, check_similarity
 from models.pretrained import classifier_tensors, load_config, load_tokenizer
 from models.weights import LAYOUTS, PLAIN_LAYOUT, check_checksums, read_tensors
 
+CONVERT = "`python -m distill convert TASK {} FOLDER` makes a folder of it that is taken for a teacher"
+
 
 def is_plain(folder: str | Path) -> bool:
     """Whether a checkpoint folder comes from transformers alone: it does not say what its head pools."""
@@ -38,12 +40,16 @@ def plain_labels(folder: str | Path) -> tuple[str, ...]:
 
 def checkpoint_config(folder: str | Path):
     """The transformers config in a checkpoint folder. ValueError saying what to do where it is none."""
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file, expected a checkpoint folder: {CONVERT.format(folder)}")
     if (Path(folder) / "best").is_dir():
         raise ValueError(f"{folder} is a run directory: give the checkpoint in it, {folder}/best")
     if not (Path(folder) / "config.json").is_file():
         runs = sorted(best.parent for best in Path(folder).glob("*/best"))
         if runs:
             raise ValueError(f"{folder} holds several runs: give one of them, such as {runs[0]}")
+        if published := sorted(Path(folder).glob("*.bin")):
+            raise ValueError(f"{folder} holds a downloaded file: {CONVERT.format(published[0])}")
         raise ValueError(f"no checkpoint in {folder}: expected config.json, model.safetensors and task.json; "
                          "train a teacher with `sh r1_teacher_model.sh TASK`")
     return load_config(str(folder))
@@ -63,7 +69,7 @@ def load_encoder(folder: str | Path, info: TaskInfo | None = None) -> Encoder:
     if not is_plain(folder):
         info, head = _read_task(folder / "task.json")
     elif info is None:
-        raise ValueError(f"{folder} has no task.json: it is no run of ours, and its task and pooling were not given")
+        raise ValueError(f"{folder} has no task.json, which says what it answers: {CONVERT.format(folder)}")
     senses = None
     if info.head_input == "senses":
         table = read_tensors(folder / "senses.safetensors")

@@ -18,6 +18,7 @@ from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.evaluate import predict
 from distill.senses.dictionary import SenseDictionary
+from models.checkpoint import load_encoder
 from models.downloaded import open_checkpoint
 from tests.published_formats import Hostile, find_downloads, model_state, write_downloads
 
@@ -235,3 +236,37 @@ def test_a_dictionary_of_another_width_is_refused_with_both_widths(written, tmp_
 def test_a_task_without_published_checkpoints_is_refused_by_name(written, tiny_glue, capsys):
     assert main(["evaluate", "WNLI", "--data_dir", str(tiny_glue), "--checkpoint", str(written.teacher)]) == 1
     assert "no published checkpoint for WNLI" in capsys.readouterr().err
+
+
+# ---- as a teacher
+
+
+@pytest.mark.parametrize("senses", ["built", "downloaded"])
+def test_a_converted_download_answers_as_before_gets_senses_and_teaches(senses, copy, tmp_path, capsys):
+    teacher = tmp_path / "teacher"
+    words = ["convert", "MRPC", copy.teacher, teacher, "--data_dir", glue(copy), "--pooling", "first_token"]
+    assert main([str(word) for word in words]) == 0 and f"TEACHER={teacher} sh r2" in capsys.readouterr().out
+    encoder = load_encoder(teacher)
+    logits = predict(encoder, encode(read_examples(MRPC, "dev", glue(copy)), encoder.tokenizer, WHOLE))
+    assert np.abs(logits - np.array([row["teacher"] for row in copy.rows])).max() < 1e-5
+    shutil.copy(glue(copy) / "MRPC/dev.tsv", glue(copy) / "MRPC/train.tsv")
+    of_teacher = copy.teacher_senses
+    if senses == "built":
+        of_teacher = tmp_path / "senses"
+        assert main([str(word) for word in ("senses", "build", "MRPC", "--teacher", teacher, "--data_dir", glue(copy), "--num_senses", 2,
+                                            "--output_dir", of_teacher)]) == 0
+    assert main([str(word) for word in ("train", "sense_kd", "MRPC", "--teacher", teacher, "--senses", of_teacher, "--data_dir", glue(copy),
+                                        "--output_dir", tmp_path / "student", "--max_steps", 2)]) == 0
+    assert load_encoder(tmp_path / "student/best").depth == 1
+    assert main([str(word) for word in words]) == 1 and "is there already" in capsys.readouterr().err
+
+
+def test_who_takes_a_download_for_a_teacher_is_told_to_convert_it(copy, tmp_path, capsys):
+    for teacher in (copy.teacher, copy.teacher.parent):
+        assert main(["senses", "build", "MRPC", "--teacher", str(teacher), "--data_dir", str(glue(copy)), "--output_dir", str(tmp_path / "senses")]) == 1
+        assert f"`python -m distill convert TASK {copy.teacher} FOLDER`" in capsys.readouterr().err
+
+
+def test_what_a_converted_head_reads_is_probed_where_it_is_not_given(copy, tmp_path, caplog):
+    assert main(["convert", "MRPC", str(copy.teacher), str(tmp_path / "teacher"), "--data_dir", str(glue(copy))]) == 0
+    assert "does not say what its head reads" in caplog.text and load_encoder(tmp_path / "teacher").info.pooling in ("cls", "first_token")

@@ -5,27 +5,22 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from data_utils.metrics import compute_metrics, selection_score
 from data_utils.readers import DEFAULT_DATA_DIR
 from data_utils.tasks import Task, get_task
 from data_utils.windows import Windows
 from distill import workers
-from distill.evaluate import answer_questions, dev_splits, encode_split, predict, score
-from distill.judging import judged
+from distill.downloads import open_for, probe_pooling
+from distill.evaluate import answer_questions, dev_splits, encode_split, score
 from distill.rundir import read_json, write_json
 from distill.scores import Predictions, Scores
 from distill.senses.dictionary import DICTIONARY, SenseDictionary
 from distill.spans import Answering, answers_by_id, by_answer
 from distill.submission import write_submission
-from models.downloaded import open_checkpoint
 from models.encoder import Encoder
 from models.heads import POOLINGS, SIMILARITIES, SenseLookup
 from models.weights import fingerprint
 
 READINGS = {"continuous": "continuous states", "senses": "chosen senses"}  # what a head reads, as scores say it
-PROBE_ROWS = 200  # dev rows on which an unknown pooling is tried
 logger = logging.getLogger(__name__)
 
 
@@ -66,14 +61,8 @@ def main(words: list[str]) -> None:
     windows = Windows(given.stride, given.max_query_length)
     answering = Answering(given.n_best, given.max_answer_length, given.no_answer_threshold)
     check_of_spans(task, given, answering)
-    named = get_task(task.predicted_by or task.name)
-    opened = open_checkpoint(given.checkpoint, named.name, named.version, named.texts, named.labels, given.tokenizer,
-                             named.num_choices, named.spans)
+    opened = open_for(given.checkpoint, task, given.tokenizer, given.pooling)
     encoder = opened.encoder.to(workers.device())
-    if encoder.info.task != named.name and not (named.spans and encoder.info.spans):  # any of them answers the others' questions
-        raise ValueError(f"{given.checkpoint} was trained on {encoder.info.task}, not on {named.name}")
-    if given.pooling:
-        encoder.info = replace(encoder.info, pooling=given.pooling)
     if given.similarity and not given.senses:
         raise ValueError(f"--similarity {given.similarity}: it says how --senses are read, and none are given")
     lookup = read_senses(given, encoder) if given.senses else encoder.senses
@@ -81,7 +70,7 @@ def main(words: list[str]) -> None:
     if not (datasets or given.submission or given.predictions):
         raise ValueError(f"{task.name} has no labelled split here: give {'--predictions FILE' if task.spans else '--submission FOLDER'} "
                          "to write its predictions")
-    if datasets and not (given.pooling or opened.pooling_known):
+    if datasets and not opened.pooling_known:
         encoder.info = replace(encoder.info, pooling=probe_pooling(encoder, task, next(iter(datasets.values()))))
     ways = {"continuous": encoder.with_head_input("continuous")}
     if lookup is not None:
@@ -152,38 +141,3 @@ def check_of_spans(task: Task, given: argparse.Namespace, answering: Answering) 
     if not task.spans and (given.predictions or answering != Answering()):
         raise ValueError(f"--predictions, --n_best, --max_answer_length and --no_answer_threshold are for answers in a text, {task.name} has "
                          "none; leave them out, --submission FOLDER writes what its leaderboard takes")
-
-
-def probe_pooling(encoder: Encoder, task: Task, dataset) -> str:
-    """The pooling of a checkpoint that does not say it: its format's convention (cls for transformers' folders,
-    first_token for published files), unless the other one is clearly better on some dev rows.
-
-    Clearly: by more than two standard errors of the difference, over PROBE_ROWS rows.
-    """
-    count = min(PROBE_ROWS, len(dataset))
-    rows = np.arange(count) * len(dataset) // count  # from all over the split: some are sorted by class
-    few = dataset.take(rows)
-    found = {}
-    for pooling in ("cls", "first_token"):
-        tried = encoder.with_head_input("continuous")
-        tried.info = replace(tried.info, pooling=pooling)
-        found[pooling] = judged(predict(tried, few), encoder.info.labels, few, task)
-    usual = encoder.info.pooling
-    other = next(pooling for pooling in found if pooling != usual)
-    scores = {pooling: selection_score(compute_metrics(task.metrics, answers.predicted, answers.target, answers.group))
-              for pooling, answers in found.items()}
-    errors = {pooling: row_errors(answers, task) for pooling, answers in found.items()}
-    gain = errors[usual] - errors[other]
-    clear = gain.mean() > 2 * gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else False
-    chosen = other if clear else usual
-    logger.warning("the checkpoint does not say what its head reads; on %d dev rows cls scores %.1f, first_token %.1f: "
-                   "taking %s%s (--pooling overrides)", len(rows), 100 * scores["cls"], 100 * scores["first_token"],
-                   chosen, ", against the format's convention" if clear else "")
-    return chosen
-
-
-def row_errors(answers: Predictions, task: Task) -> np.ndarray:
-    """How wrong each row is: 0 or 1 for classes, the squared difference for scores."""
-    if task.is_regression:
-        return (answers.predicted - answers.target) ** 2
-    return (answers.predicted != answers.target).astype(float)

@@ -18,7 +18,11 @@ def first_of_groups(group_N: np.ndarray, key_N: np.ndarray) -> np.ndarray:
 
 def mapped_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
     """An array on disk that all ranks may write. It is made once at its full size, so that a full disk is found before the
-    work: a write into a mapped file that has no blocks would kill the process."""
+    work: a write into a mapped file that has no blocks would kill the process. ValueError on several machines: what one writes into a
+    page of a file that lies across a network, the other may overwrite with what was there before."""
+    if not workers.one_machine():
+        raise ValueError(f"{path} would be written by several machines, of which one may lose what another wrote: senses are built, and a "
+                         "teacher's outputs are cached, on one; start this with --nnodes 1")
     size = math.prod(shape) * np.dtype(dtype).itemsize
 
     def allocate() -> None:

@@ -181,6 +181,8 @@ def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig, 
         why = f"its outputs would take {size:.1f} GiB (--max_cache_gib {cfg.max_cache_gib:g})"
     elif reads_batches and cfg.passes(len(dataset)) < 1 and not cfg.cache_dir:
         why = "the run reads a part of the examples alone"
+    if reads_batches and not workers.one_machine():
+        why = "on several machines no file is written by all"
     if why:
         logger.info("the teacher runs at every step: %s", why)
         return live

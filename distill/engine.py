@@ -125,7 +125,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             if ends or stop.due or run.step % save_every == 0 or run.step == steps:
                 with pace.apart():
                     save_last(run, run_dir, cfg.save_total_limit)
-            if ends and run.step < steps:
+            if ends:  # after the last step too: other runs may follow
                 raise Interrupted(f"stopped by {stop.reason} after step {run.step} of "
                                   f"{steps}; saved in {run_dir.last}: the same command goes on from there")
     return _best(run_dir) if evaluate else _export(student, run_dir)

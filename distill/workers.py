@@ -48,6 +48,11 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def one_machine() -> bool:
+    """Whether all ranks run on this machine."""
+    return world() == int(os.environ.get("LOCAL_WORLD_SIZE", world()))
+
+
 def is_main() -> bool:
     return rank() == 0
 

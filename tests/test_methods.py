@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data_utils.tasks import get_task
-from distill import distillation, recipes
+from distill import distillation, recipes, workers
 from distill.__main__ import main
 from distill.evaluate import encode_split, predict
 from distill.teacher_cache import CachedTeacher
@@ -111,6 +111,13 @@ def test_a_run_that_reads_a_part_of_train_asks_the_teacher_for_that_part(words, 
         assert train("logit_kd", "CoLA", tiny_glue, cola, tmp_path / "run", *words) == 0
     assert ("running the teacher once over 48 examples" in caplog.text) == cached
     assert ("the teacher runs at every step: the run reads a part" in caplog.text) == (not cached)
+
+
+def test_on_several_machines_the_teacher_runs_at_every_step(cola, tiny_glue, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(workers, "one_machine", lambda: False)
+    with caplog.at_level("INFO"):
+        assert train("logit_kd", "CoLA", tiny_glue, cola, tmp_path / "run") == 0
+    assert "the teacher runs at every step: on several machines" in caplog.text
 
 
 def test_where_nothing_of_the_teacher_is_read_it_never_runs(cola, tiny_glue, tmp_path, caplog):

@@ -265,7 +265,8 @@ def test_fresh_weights_are_of_the_same_shape_and_not_the_teachers(places):
 
 @pytest.mark.parametrize("more, said", [
     (["--teacher", "BARE"], "is no masked language model"),
-    (["--teacher", "BARE", "--preset", "minilmv2", "--mlm_weight", "1"], "is no masked language model"),
+    (["--teacher", "BARE", "--preset", "minilmv2", "--mlm_weight", "1", "--mlm_probability", "0.1"], "is no masked language model"),
+    (["--preset", "minilmv2", "--mlm_weight", "1"], "--mlm_probability 0: nothing is masked"),
     (["--corpus", "nowhere"], "data pack"),
     (["--max_length", "200"], "the model has 128 positions"),
     (["--mlm_weight", "0", "--kl_weight", "0", "--cos_weight", "0"], "expected one above 0"),

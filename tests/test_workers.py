@@ -1,9 +1,11 @@
 """What the machine lacks: memory on the GPU, GPUs for all processes, git, patience."""
 
+import numpy as np
 import pytest
 import torch
 
-from distill import engine
+from distill import engine, workers
+from distill.arrays import mapped_array
 from distill.rundir import origin
 from distill.verbs import report
 from tests.training import run
@@ -42,3 +44,11 @@ def test_more_processes_than_gpus_are_refused_before_they_wait_for_each_other(ca
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert run("train", "finetune", "CoLA") == 1
     assert "error: torchrun started 2 processes on this machine, which has 1 GPU: " in capsys.readouterr().err
+
+
+def test_files_that_all_ranks_write_are_refused_on_several_machines(monkeypatch, tmp_path):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(workers, "world", lambda: 4)
+    with pytest.raises(ValueError, match="written by several machines.*--nnodes 1"):
+        mapped_array(tmp_path / "file", (1, 1), np.float16)
+    assert not (tmp_path / "file").exists()

@@ -126,6 +126,9 @@ class BatchStream(Protocol):
 
     def next(self) -> Batch: ...
 
+    def prepare(self) -> None:
+        """Perhaps make the next batch already, while a GPU works on this step; what state_dict() says is the same."""
+
     def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None:
         """After a step: what it cost, the mean of each term, this rank's part of it. A no-op unless the stream is a curriculum."""
 
@@ -177,26 +180,39 @@ def shuffled_batches(sizes: np.ndarray, batch_size: int, generator: np.random.Ge
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-class Shuffled:
-    """The order of a BatchStream: `batch_size` of the items of these `sizes` a step, similar sizes together, a function of (seed, epoch);
-    the last batch of an epoch may be short. `position`: how many batches were taken."""
+class Shuffled(ABC):
+    """A BatchStream of `batch_size` of the items of these `sizes` a step, similar sizes together, in an order that is a function of (seed,
+    epoch); the last batch of an epoch may be short. `position`: how many batches were taken."""
 
     def __init__(self, sizes: np.ndarray, batch_size: int, seed: int):
         self.sizes, self.batch_size, self.seed = sizes, batch_size, seed
         self.steps_per_epoch = -(-len(sizes) // batch_size)
         self.position = 0
         self._epoch, self._order = -1, []
+        self._prepared: Divisible | None = None
+
+    @abstractmethod
+    def read(self, position: int) -> Divisible:
+        """Batch number `position`, whichever were taken before."""
+
+    def next(self) -> Divisible:
+        batch = self.read(self.position) if self._prepared is None else self._prepared
+        self._prepared = None
+        self.position += 1
+        return batch
+
+    def prepare(self) -> None:
+        self._prepared = self.read(self.position)
 
     def epoch_order(self, epoch: int) -> list[np.ndarray]:
         """The batches (rows) of an epoch: a pure function of (seed, epoch)."""
         return shuffled_batches(self.sizes, self.batch_size, np.random.default_rng([self.seed, epoch]))
 
-    def take(self) -> np.ndarray:
-        """The rows of the next batch."""
-        epoch, step = divmod(self.position, self.steps_per_epoch)
+    def rows_of(self, position: int) -> np.ndarray:
+        """The rows of batch number `position`."""
+        epoch, step = divmod(position, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self.epoch_order(epoch)
-        self.position += 1
         return self._order[step]
 
     def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None:
@@ -206,7 +222,7 @@ class Shuffled:
         return {"position": self.position}
 
     def load_state_dict(self, state: dict) -> None:
-        self.position = state["position"]
+        self.position, self._prepared = state["position"], None
 
 
 class TrainStream(Shuffled):
@@ -216,8 +232,8 @@ class TrainStream(Shuffled):
         super().__init__(dataset.sizes, batch_size, seed)
         self.dataset, self.task, self.pad_id = dataset, task, pad_id
 
-    def next(self) -> Batch:
-        return collate(self.dataset, self.take(), self.task, self.pad_id)
+    def read(self, position: int) -> Batch:
+        return collate(self.dataset, self.rows_of(position), self.task, self.pad_id)
 
 
 class InTurn:
@@ -230,6 +246,9 @@ class InTurn:
     def next(self) -> Batch:
         self.position += 1
         return self.streams[(self.position - 1) % len(self.streams)].next()
+
+    def prepare(self) -> None:
+        self.streams[self.position % len(self.streams)].prepare()
 
     def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None:
         """This order does not depend on the student."""

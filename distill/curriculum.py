@@ -116,6 +116,9 @@ class Curriculum:
         self.student.train()
         return step
 
+    def prepare(self) -> None:
+        """What comes next depends on the step."""
+
     def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None:
         """Reward the action of the step that was just made; at the end of an episode the policy learns."""
         if not self.settings.per_episode:

@@ -110,6 +110,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             _set_learning_rate(run.optimizer, cfg, run.step, steps)
             counts, weights = objective.counts(batch), objective.weights(run.step / steps)
             sums = _accumulate(run, replica, weights, counts, batch, cfg, run.step / steps)
+            stream.prepare()  # before _update waits for the device
             _update(run, sums, cfg)
             run.step += 1
             stream.observe(student, run.step, {name: value / max(counts[name], 1) for name, value in sums.items()})

@@ -1,5 +1,6 @@
 """model + task + split -> Scores."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -86,19 +87,21 @@ def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs],
     examples they are, where not the encoder's own."""
     encoder.eval()
     mine = workers.share(sequential_batches(dataset.sizes, workers.batch_tokens()))
-    logits, longest = [], int(dataset.lengths.max())
+    longest = int(dataset.lengths.max())
+
+    def answer(rows: np.ndarray) -> np.ndarray:
+        batch = collate(dataset, rows, task or encoder.info.task, encoder.tokenizer.pad_token_id)
+        found = read(encoder(batch.to(workers.device()))).float().cpu()
+        return (F.pad(found, (0, 0, 0, longest - found.shape[-2]), value=PADDING_LOGIT) if encoder.info.spans else found).numpy()
+
+    answers = []
     with bar(len(mine), "evaluate", "batch") as progress_bar:
         for rows in mine:
-            batch = collate(dataset, rows, task or encoder.info.task, encoder.tokenizer.pad_token_id)
-            found = read(encoder(batch.to(workers.device()))).float().cpu()
-            if encoder.info.spans:
-                found = F.pad(found, (0, 0, 0, longest - found.shape[-2]), value=PADDING_LOGIT)
-            logits.append(found.numpy())
+            answers += workers.where_it_fits(answer, rows)
             progress_bar.update()
-    found = np.empty((len(dataset), *logits[0].shape[1:]), np.float32)
-    for parts in workers.gather(list(zip(mine, logits, strict=True))):
-        for rows, part in parts:
-            found[rows] = part
+    found = np.empty((len(dataset), *answers[0][1].shape[1:]), np.float32)
+    for rows, part in itertools.chain.from_iterable(workers.gather(answers)):
+        found[rows] = part
     return found
 
 

@@ -163,14 +163,18 @@ def _build(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> None:
     arrays = {column: mapped_array(building / f"{column.name}.bin", (column.rows(dataset), column.width), column.dtype)
               for column in wanted}
     mine = workers.share(sequential_batches(dataset.sizes, workers.batch_tokens()))
+
+    def keep(rows: np.ndarray) -> None:
+        batch = collate(dataset, rows, teacher.encoder.info.task, teacher.encoder.tokenizer.pad_token_id)
+        found, real = teacher(batch.to(workers.device())), batch.attention_mask.bool()
+        place = np.concatenate([np.arange(dataset.bounds[row], dataset.bounds[row + 1]) for row in rows])
+        for column, array in arrays.items():
+            values = column.of(found).float().cpu()
+            array[place if column.per_token else rows] = (values[real] if column.per_token else values).numpy()
+
     with bar(len(mine), "teacher", "batch") as progress_bar:
         for rows in mine:
-            batch = collate(dataset, rows, teacher.encoder.info.task, teacher.encoder.tokenizer.pad_token_id)
-            found, real = teacher(batch.to(workers.device())), batch.attention_mask.bool()
-            place = np.concatenate([np.arange(dataset.bounds[row], dataset.bounds[row + 1]) for row in rows])
-            for column, array in arrays.items():
-                values = column.of(found).float().cpu()
-                array[place if column.per_token else rows] = (values[real] if column.per_token else values).numpy()
+            workers.where_it_fits(keep, rows)
             progress_bar.update()
     for array in arrays.values():
         array.flush()

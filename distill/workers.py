@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -67,12 +68,23 @@ def batch_tokens() -> int:
     return BATCH_TOKENS[device().type]
 
 
+def where_it_fits(work: Callable[[np.ndarray], Value], rows: np.ndarray) -> list[tuple[np.ndarray, Value]]:
+    """(rows, work(rows)); where a GPU has no memory for all of them, of one half after the other. On one GPU alone: of a model that is
+    sharded over several every pass is one of all ranks."""
+    try:
+        return [(rows, work(rows))]
+    except torch.OutOfMemoryError:
+        if len(rows) == 1 or world() > 1:
+            raise
+    torch.cuda.empty_cache()  # here nothing holds what the failed pass had
+    return [done for half in np.array_split(rows, 2) for done in where_it_fits(work, half)]
+
+
 def failure(error: RuntimeError) -> str:
     """What to say of an `error` that is the machine's: another rank is gone, or memory is full. "" for any other."""
     if isinstance(error, torch.OutOfMemoryError):
         return (f"{str(error).partition(' GPU ')[0]} Close what else uses the GPU, or lower --max_tokens (of training steps and of senses "
-                f"build, here {batch_tokens()} by default, which is also what scoring takes at a time); with it the same command goes on from the "
-                "last checkpoint")
+                f"build, here {batch_tokens()} by default); with it the same command goes on from the last checkpoint")
     if dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error)):  # gloo's errors have no type of their own
         return ("another rank of this run is gone (killed, or out of memory?); what it last printed may say why. The same command goes "
                 "on from the last checkpoint")

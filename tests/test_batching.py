@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_utils.batching import TrainStream, collate, sequential_batches, token_budget
+from data_utils.batching import InTurn, TrainStream, collate, sequential_batches, token_budget
 from data_utils.encode import EncodedDataset
 
 PAD = 9
@@ -141,6 +141,19 @@ def test_a_saved_position_goes_on_in_the_middle_of_an_epoch():
     other.load_state_dict(source.state_dict())
     for _ in range(source.steps_per_epoch):
         assert torch.equal(source.next().input_ids, other.next().input_ids)
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_batch_that_is_made_ahead_is_the_one_that_comes_and_is_no_part_of_the_state(streams):
+    """Also where the state is set in between."""
+    plain, ahead, other = (InTurn([stream(batch_size=3 + number) for number in range(streams)]) for _ in range(3))
+    for _ in range(2 * plain.steps_per_epoch):
+        ahead.prepare()
+        assert ahead.state_dict() == plain.state_dict()
+        assert torch.equal(ahead.next().uid, plain.next().uid)
+    other.prepare()
+    other.load_state_dict(plain.state_dict())
+    assert torch.equal(other.next().uid, plain.next().uid)
 
 
 def test_selected_examples_lose_the_padding_that_others_needed():

@@ -162,11 +162,11 @@ def test_the_best_score_is_kept_and_not_the_last(tiny_bert, tmp_path):
 def test_a_loss_that_is_no_number_stops_before_the_update_and_names_step_and_term(tiny_bert, tmp_path, optimizer):
     parts = Parts(tiny_bert, "scores", settings(save_steps=1, optimizer=optimizer))
 
-    def spoil():
+    def spoil():  # what is read from now on: the second batch is made
         parts.data.target[:] = float("nan")
 
     with pytest.raises(NonFiniteLossError, match=r"^step 3: .*mse nan"):
-        parts.train(tmp_path, parts.stream(2, spoil))
+        parts.train(tmp_path, parts.stream(1, spoil))
     before = load_encoder(tmp_path / "last").state_dict()
     assert torch.load(tmp_path / "last/trainer_state.pt", weights_only=True)["step"] == 2
     assert all(torch.equal(before[name], tensor) for name, tensor in parts.student.state_dict().items())

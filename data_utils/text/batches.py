@@ -100,9 +100,9 @@ class TextStream(Shuffled):
         self.rows, self.masking = lay_out(corpus, documents, layout, length), masking
         super().__init__(self.rows.sizes, batch_size, seed)
 
-    def next(self) -> TextBatch:
-        generator = np.random.default_rng([self.seed, self.position, TRAINING])
-        rows = self.take()
+    def read(self, position: int) -> TextBatch:
+        generator = np.random.default_rng([self.seed, position, TRAINING])
+        rows = self.rows_of(position)
         tokens = self.rows.read(rows)
         return _batch(rows, tokens, *self.masking.apply(tokens.ids, tokens.real, generator))
 

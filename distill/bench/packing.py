@@ -88,8 +88,8 @@ class Wide(TextBatch):
 class ToLength(TextStream):
     """A TextStream of such batches."""
 
-    def next(self) -> TextBatch:
-        return Wide(**vars(super().next()))
+    def read(self, position: int) -> TextBatch:
+        return Wide(**vars(super().read(position)))
 
 
 @torch.no_grad()

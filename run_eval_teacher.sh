@@ -6,6 +6,7 @@ cd "$(dirname "$0")"
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 DATA=${DATA:-./glue}        # folder of the tasks
 RUNS=${RUNS:-./runs}        # where r1 and r2 wrote
+TOKENIZER=${TOKENIZER:-}    # spm.model or its folder, for a downloaded .bin that lies without one
 
 if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh run_eval_teacher.sh TASK [settings]" >&2
@@ -25,4 +26,4 @@ if [ ! -e "$SENSES" ]; then
     exit 1
 fi
 exec "$PYTHON" -m distill evaluate "$TASK" --data_dir "$DATA" --checkpoint "$TEACHER" --senses "$SENSES" \
-    --reading continuous "$@"
+    --reading continuous ${TOKENIZER:+--tokenizer "$TOKENIZER"} "$@"

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -127,7 +128,7 @@ class BatchStream(Protocol):
     def next(self) -> Batch: ...
 
     def prepare(self) -> None:
-        """Perhaps make the next batch already, while a GPU works on this step; what state_dict() says is the same."""
+        """Perhaps make the next batch already, beside this step; what state_dict() says is the same."""
 
     def observe(self, student, step: int, terms: Mapping[str, Tensor]) -> None:
         """After a step: what it cost, the mean of each term, this rank's part of it. A no-op unless the stream is a curriculum."""
@@ -189,20 +190,21 @@ class Shuffled(ABC):
         self.steps_per_epoch = -(-len(sizes) // batch_size)
         self.position = 0
         self._epoch, self._order = -1, []
-        self._prepared: Divisible | None = None
+        self._reader = ThreadPoolExecutor(1)
+        self._prepared: Future | None = None
 
     @abstractmethod
     def read(self, position: int) -> Divisible:
         """Batch number `position`, whichever were taken before."""
 
     def next(self) -> Divisible:
-        batch = self.read(self.position) if self._prepared is None else self._prepared
+        batch = self._prepared.result() if self._prepared else self.read(self.position)
         self._prepared = None
         self.position += 1
         return batch
 
     def prepare(self) -> None:
-        self._prepared = self.read(self.position)
+        self._prepared = self._reader.submit(self.read, self.position)  # numpy leaves other threads free, a step waits for its GPU
 
     def epoch_order(self, epoch: int) -> list[np.ndarray]:
         """The batches (rows) of an epoch: a pure function of (seed, epoch)."""

@@ -86,6 +86,8 @@ class TrainConfig(Settings):
 
     def __post_init__(self):
         super().__post_init__()
+        if not (self.num_train_epochs or self.max_steps):
+            raise ValueError("--num_train_epochs 0: expected a number above 0, or --max_steps")
         for one, other in (("bf16", "fp16"), ("fsdp", "trim_vocabulary"), ("fsdp", "compile")):
             if getattr(self, one) and getattr(self, other):
                 raise ValueError(f"--{one} and --{other} together: choose one")

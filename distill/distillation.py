@@ -18,7 +18,7 @@ from distill.evaluate import check_length, note_length, score
 from distill.objective import Objective
 from distill.precision import check_precision
 from distill.presets import BASE_WIDTH, LARGE_WIDTH
-from distill.rundir import RunDir
+from distill.rundir import RunDir, read_json
 from distill.schedules import Weight
 from distill.scores import Scores
 from distill.senses.dictionary import DICTIONARY, SenseDictionary
@@ -69,9 +69,9 @@ def default_preset(words: dict[str, str]) -> str:
 
 
 def facts(cfg: DistilConfig, task: Task, senses: SenseDictionary | None = None) -> dict:
-    """What a run reads: checksums of the splits, of the teacher's weights, and of the student's where it is not cut from the teacher; of
-    `senses` the provenance and the table."""
-    return {"data": split_fingerprints(task, cfg), "teacher": fingerprint(Path(cfg.teacher)),
+    """What a run reads: checksums of the splits, of the teacher's weights, and of the student's where it is not cut from the teacher; what
+    the teacher's head is; of `senses` the provenance and the table."""
+    return {"data": split_fingerprints(task, cfg), "teacher": fingerprint(Path(cfg.teacher)), "teacher's head": read_json(Path(cfg.teacher) / "task.json"),
             **({} if is_layer_spec(cfg.student) else {"student": model_fingerprint(cfg.student)}),
             **({"senses": dict(senses.provenance), DICTIONARY: senses.digest()} if senses else {})}
 
@@ -144,6 +144,9 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     if teacher.info.task != task.name:
         raise ValueError(f"the teacher {cfg.teacher} was trained on {teacher.info.task}, not on {task.name}: train one "
                          f"with `sh r1_teacher_model.sh {task.name}`")
+    if teacher.info.labels != task.labels:
+        raise ValueError(f"the teacher {cfg.teacher} has its labels as {', '.join(teacher.info.labels)}, {task.name} as {', '.join(task.labels)}: "
+                         f"`python -m distill convert {task.name} {cfg.teacher} FOLDER` brings them into order")
     read_by_run = facts(cfg, task, senses)
     weights = read_by_run["teacher"]
     if senses is not None:
@@ -161,7 +164,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     read = train if same_vocabulary else train_split(teacher, task, cfg)
     check_length(teacher, int(read.lengths.max()))
     run_dir.begin(cfg, read_by_run)
-    key = cache_key(weights, f"{senses.digest()} {lookup.similarity} {sense_type(lookup)}" if senses else "", read, cfg, objective.wanted)
+    key = cache_key(f"{weights} {teacher.info}", f"{senses.digest()} {lookup.similarity} {sense_type(lookup)}" if senses else "", read, cfg, objective.wanted)
     live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
     objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.cache) / key, cfg, same_vocabulary)
     del teacher, live  # where its outputs are cached, so that the student has its memory too

@@ -103,14 +103,15 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     with bar(steps, "train", "step", run.step) as progress_bar, signals(cfg.save_minutes) as stop:
         if evaluate and run.step == 0 and (known or cfg.eval_on_start):
             _log_scores(run, known or _score(run, student, evaluate), run_dir)
-        while run.step < steps:
+        ends = run.step >= steps
+        while not ends:
             _seed_step(cfg.seed, run.step)
             module.train()
             batch = stream.next()
+            stream.prepare()
             _set_learning_rate(run.optimizer, cfg, run.step, steps)
             counts, weights = objective.counts(batch), objective.weights(run.step / steps)
             sums = _accumulate(run, replica, weights, counts, batch, cfg, run.step / steps)
-            stream.prepare()  # before _update waits for the device
             _update(run, sums, cfg)
             run.step += 1
             stream.observe(student, run.step, {name: value / max(counts[name], 1) for name, value in sums.items()})
@@ -122,13 +123,13 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             if evaluate and (run.step % eval_every == 0 or run.step == steps):
                 with pace.apart():
                     _evaluate(run, student, evaluate, run_dir)
-            ends = stop.asked(run.step)
-            if ends or stop.due or run.step % save_every == 0 or run.step == steps:
+            ends = stop.asked(run.step) or run.step == steps
+            if ends or stop.due or run.step % save_every == 0:
                 with pace.apart():
                     save_last(run, run_dir, cfg.save_total_limit)
-            if ends:  # after the last step too: other runs may follow
-                raise Interrupted(f"stopped by {stop.reason} after step {run.step} of "
-                                  f"{steps}; saved in {run_dir.last}: the same command goes on from there")
+        if stop.heard():  # during the last step too: other runs may follow
+            raise Interrupted(f"stopped by {stop.reason} after step {run.step} of {steps}; saved in {run_dir.last}: "
+                              "the same command goes on from there")
     return _best(run_dir) if evaluate else _export(student, run_dir)
 
 

@@ -21,6 +21,7 @@ from distill import workers
 from distill.judging import in_task_order, score_answers
 from distill.progress import bar
 from distill.scores import Scores
+from distill.sharding import is_sharded
 from distill.spans import Answering, answer_texts
 from models.encoder import Encoder, TaskInfo
 from models.heads import TOKENS
@@ -97,7 +98,7 @@ def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs],
     answers = []
     with bar(len(mine), "evaluate", "batch") as progress_bar:
         for rows in mine:
-            answers += workers.where_it_fits(answer, rows)
+            answers += workers.where_it_fits(answer, rows, is_sharded(encoder))
             progress_bar.update()
     found = np.empty((len(dataset), *answers[0][1].shape[1:]), np.float32)
     for rows, part in itertools.chain.from_iterable(workers.gather(answers)):

@@ -42,6 +42,10 @@ class Stop:
     def _wind(self) -> None:
         self.due_at = time.monotonic() + 60 * self.minutes if self.minutes else math.inf
 
+    def heard(self) -> bool:
+        """Whether a signal has reached some rank by now; all ask."""
+        return workers.any_rank(bool(self.received))
+
     @property
     def reason(self) -> str:
         return self.received[0] if self.received else "another rank"

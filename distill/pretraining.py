@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from data_utils.draws import HELD_OUT
@@ -15,6 +16,7 @@ from distill.distillation import Distillation, WeightedTerm
 from distill.precision import autocast
 from distill.progress import bar
 from distill.scores import Scores
+from distill.sharding import is_sharded
 from distill.teacher import Teacher
 from distill.vocabulary_losses import best_words
 from models.layers import layer_stack
@@ -92,13 +94,15 @@ class Validation:
     def __call__(self, student: MaskedLM, to_beat: float = -math.inf) -> Scores:
         self.objective.eval()
         mine = workers.share(list(range(len(self.batches))))
-        judged: dict[int, Judged] = {}
+        judged: dict[int, list[Judged]] = {}
         with bar(len(mine), "evaluate", "batch") as progress_bar:
             for index in mine:
-                judged[index] = self._judge(student, self.batches[index])
+                batch = self.batches[index]
+                found = workers.where_it_fits(lambda rows: self._judge(student, batch.select(rows)), np.arange(len(batch)), is_sharded(student))
+                judged[index] = [part for _, part in found]
                 progress_bar.update()
-        by_index = {index: part for rank in workers.gather(judged) for index, part in rank.items()}
-        parts = [by_index[index] for index in sorted(by_index)]
+        by_index = {index: found for rank in workers.gather(judged) for index, found in rank.items()}
+        parts = [part for index in sorted(by_index) for part in by_index[index]]
         terms = {name: sum(part.sums[name] for part in parts) / max(sum(part.counts[name] for part in parts), 1) for name in parts[0].sums}
         weights = self.objective.weights(1.0)
         loss = sum(weights[name] * value for name, value in terms.items())

@@ -4,6 +4,7 @@
     stage-NAME/  the same, for each stage before the last one of a run in several stages
 """
 
+import contextlib
 import fcntl
 import itertools
 import json
@@ -51,7 +52,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that may not be written
+            temporary.unlink(missing_ok=True)
         raise SaveError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -76,7 +78,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None], keep: int = 0) -> N
         temporary.mkdir(parents=True)
         fill(temporary)
         write_checksums(temporary)
-        _sync(temporary)
+        sync(temporary)
         whole_folder(folder)
         if folder.exists():
             shutil.rmtree(older[-1], ignore_errors=True)
@@ -84,7 +86,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None], keep: int = 0) -> N
                 if newer.exists():
                     newer.replace(place)
         temporary.replace(folder)
-        _sync(folder.parent, deep=False)
+        sync(folder.parent, deep=False)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise SaveError(f"cannot write {folder}: {error}. What was saved before is kept; free some space and run the "
                         "same command to go on from there") from error
@@ -94,9 +96,10 @@ def write_folder(folder: Path, fill: Callable[[Path], None], keep: int = 0) -> N
         shutil.rmtree(older[0], ignore_errors=True)
 
 
-def _sync(folder: Path, deep: bool = True) -> None:
-    """Wait until what was written into `folder`, and below it, is on the disk: a power cut then leaves what a name stands for."""
-    for path in (folder, *(folder.rglob("*") if deep else ())):
+def sync(path: Path, deep: bool = True) -> None:
+    """Wait until what was written into the file or folder `path`, and below it, is on the disk: a power cut then leaves what a name
+    stands for."""
+    for path in (path, *(path.rglob("*") if deep else ())):
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -69,6 +69,10 @@ def spread(module: nn.Module, fsdp: bool) -> Alone:
     return kind(module)
 
 
+def is_sharded(module: nn.Module) -> bool:
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
 def placed(encoder: Trunk, fsdp: bool) -> Trunk:
     """A frozen `encoder`, in place: sharded, or whole on this process's device."""
     return shard(encoder) if fsdp else encoder.to(workers.device())

@@ -32,6 +32,7 @@ from distill.arrays import mapped_array
 from distill.precision import uses_bf16
 from distill.progress import bar
 from distill.rundir import SaveError, whole_folder, write_folder, write_text
+from distill.sharding import is_sharded
 from distill.teacher import LiveTeacher, Wanted
 from models.heads import SenseLookup
 from models.outputs import PADDING_LOGIT, Outputs
@@ -90,9 +91,9 @@ def cache_bytes(teacher: LiveTeacher, dataset: EncodedDataset) -> int:
     return sum(column.bytes(dataset) for column in columns(teacher))
 
 
-def cache_key(weights: str, senses: str, dataset: EncodedDataset, cfg, wanted: Wanted) -> str:
-    """What a cache is valid for: teacher weights, dictionary, token ids of every example, arithmetic, what it holds."""
-    digest = hashlib.sha256(f"{weights} {senses} {uses_bf16(cfg, workers.device())} {cfg.fp16} {wanted}".encode())
+def cache_key(teacher: str, senses: str, dataset: EncodedDataset, cfg, wanted: Wanted) -> str:
+    """What a cache is valid for: the teacher (its weights, what its head reads), the dictionary, token ids of every example, arithmetic, what it holds."""
+    digest = hashlib.sha256(f"{teacher} {senses} {uses_bf16(cfg, workers.device())} {cfg.fp16} {wanted}".encode())
     for array in (dataset.uid, dataset.offsets, dataset.ids, dataset.second):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
@@ -174,7 +175,7 @@ def _build(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> None:
 
     with bar(len(mine), "teacher", "batch") as progress_bar:
         for rows in mine:
-            workers.where_it_fits(keep, rows)
+            workers.where_it_fits(keep, rows, is_sharded(teacher.encoder))
             progress_bar.update()
     for array in arrays.values():
         array.flush()
@@ -188,7 +189,6 @@ def _build(teacher: LiveTeacher, dataset: EncodedDataset, folder: Path) -> None:
         write_text(path / "columns.txt", "".join(f"{column.name} {np.dtype(column.dtype).name} {column.rows(dataset)} {column.width}\n"
                                                  for column in wanted))
 
-    del arrays
     workers.on_main(lambda: write_folder(folder, fill))
     workers.on_main(lambda: shutil.rmtree(building, ignore_errors=True))
 

@@ -68,16 +68,16 @@ def batch_tokens() -> int:
     return BATCH_TOKENS[device().type]
 
 
-def where_it_fits(work: Callable[[np.ndarray], Value], rows: np.ndarray) -> list[tuple[np.ndarray, Value]]:
-    """(rows, work(rows)); where a GPU has no memory for all of them, of one half after the other. On one GPU alone: of a model that is
-    sharded over several every pass is one of all ranks."""
+def where_it_fits(work: Callable[[np.ndarray], Value], rows: np.ndarray, sharded: bool) -> list[tuple[np.ndarray, Value]]:
+    """(rows, work(rows)); where a GPU has no memory for all of them, of one half after the other. Not where `work` runs a model that is
+    sharded: every pass is one of all ranks then."""
     try:
         return [(rows, work(rows))]
     except torch.OutOfMemoryError:
-        if len(rows) == 1 or world() > 1:
+        if len(rows) == 1 or sharded:
             raise
     torch.cuda.empty_cache()  # here nothing holds what the failed pass had
-    return [done for half in np.array_split(rows, 2) for done in where_it_fits(work, half)]
+    return [done for half in np.array_split(rows, 2) for done in where_it_fits(work, half, sharded)]
 
 
 def failure(error: RuntimeError) -> str:

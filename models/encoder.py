@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from models.heads import TOKENS, ClassificationHead, SenseLookup, SpanHead, pool
@@ -133,6 +134,14 @@ class Encoder(Trunk):
                              "take the dictionary that was built with this model's teacher")
         info = replace(self.info, head_input=head_input, similarity=senses.similarity if senses else "dot")
         return Encoder(self.backbone, self.head, info, self.tokenizer, self.adaptor, senses if head_input == "senses" else None)
+
+    def order_labels(self, labels: tuple[str, ...]) -> None:
+        """Bring the logits into the order of `labels`, the same classes."""
+        rows = [self.info.labels.index(label) for label in labels]
+        with torch.no_grad():
+            for parameter in self.head.out.parameters():
+                parameter.copy_(parameter[rows].clone())
+        self.info = replace(self.info, labels=labels)
 
     def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write this encoder into the existing `folder`, in the format that models/checkpoint.py describes and reads.

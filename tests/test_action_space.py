@@ -5,10 +5,12 @@ from distill.action_space import FOUND, other_tasks
 
 
 def test_tasks_that_are_not_named_are_those_of_the_published_tables_that_are_there(tmp_path, caplog):
-    for name in ("COPA", "wic", "WSC", "MultiRC", "MRPC", "STS-B"):
-        (tmp_path / name).mkdir()
-    found = {task: [other.name for other in other_tasks(get_task(task), FOUND, str(tmp_path))] for task in ("COPA", "MRPC", "CoLA")}
-    assert found == {"COPA": ["WiC", "WSC"], "MRPC": ["STS-B"], "CoLA": ["MRPC", "STS-B"]}
+    for file in ("COPA/train.jsonl", "wic/train.jsonl", "WSC/train.jsonl", "MultiRC/train.jsonl", "MRPC/train.tsv", "STS-B/train.tsv", "RTE/train.tsv",
+                 "BoolQ/val.jsonl", "QNLI/dev.tsv"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).touch()
+    found = {task: [other.name for other in other_tasks(get_task(task), FOUND, str(tmp_path))] for task in ("COPA", "MRPC", "CoLA", "RTE")}
+    assert found == {"COPA": ["RTE", "WiC", "WSC"], "MRPC": ["RTE", "STS-B"], "CoLA": ["MRPC", "RTE", "STS-B"], "RTE": ["COPA", "WiC", "WSC"]}
     assert "held.tsv" not in caplog.text
     (tmp_path / "wic" / "held.tsv").touch()
     other_tasks(get_task("COPA"), FOUND, str(tmp_path))

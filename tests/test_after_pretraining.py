@@ -76,3 +76,9 @@ def test_a_finished_run_is_not_complete_where_a_model_that_it_read_was_made_anew
     BertForMaskedLM(BertConfig.from_pretrained(tmp_path / "model")).save_pretrained(tmp_path / "model")
     assert run(*command) == 1
     assert f"holds a run that read other {setting}" in capsys.readouterr().err
+
+
+def test_unmasked_text_teaches_by_soft_targets_at_all_tokens_and_is_judged_by_masked_words(places, tmp_path):
+    assert 0 == run(*words(places, tmp_path / "run", "--mlm_weight", 0, "--cos_weight", 0, "--mlm_probability", 0))
+    scores = json.loads((tmp_path / "run/scores.json").read_text())
+    assert scores["counts"]["heldout/accuracy"] > 0 and set(scores["terms"]) == {"kl"}

@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.checkpoint import load_encoder
+from tests.finished import edit
 from tests.test_recipes import build, student_words, teach
 from tests.training import run
 
@@ -75,3 +77,37 @@ def test_a_finished_run_and_finished_senses_are_complete_only_while_their_data_a
         file.write((glue / "STS-B/train.tsv").read_text().splitlines()[-1] + "\n")
     assert run(*words) == 1 and "holds a run that read other corpus" in capsys.readouterr().err
     assert run(*student) == 1 and "holds a run that read other data" in capsys.readouterr().err
+
+
+# ---- as a teacher
+
+
+def reordered(folder: Path, made: Path) -> Path:
+    """The checkpoint with its two labels, and what answers for them, the other way round."""
+    encoder = load_encoder(folder)
+    encoder.order_labels(encoder.info.labels[::-1])
+    made.mkdir()
+    encoder.save(made)
+    return made
+
+
+def test_labels_in_another_order_are_refused_of_a_teacher_and_brought_into_order(tiny_bert, tiny_glue, tmp_path, capsys):
+    taught = teach(tiny_bert, "CoLA", tiny_glue, tmp_path) / "best"
+    other = reordered(taught, tmp_path / "other")
+    words = ("train", "logit_kd", "CoLA", "--data_dir", tiny_glue, "--output_dir", tmp_path / "student", "--max_steps", 2, "--teacher")
+    assert run(*words, other) == 1
+    assert f"convert CoLA {other} FOLDER` brings them into order" in capsys.readouterr().err and not (tmp_path / "student").exists()
+    assert run("convert", "CoLA", other, tmp_path / "converted", "--data_dir", tiny_glue) == 0
+    ours, theirs = (load_encoder(folder) for folder in (taught, tmp_path / "converted"))
+    assert ours.info.labels == theirs.info.labels and load_encoder(other).info.labels == ours.info.labels[::-1]
+    assert all(torch.equal(one, another) for one, another in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert not torch.equal(ours.head.out.weight, load_encoder(other).head.out.weight) and run(*words, tmp_path / "converted") == 0
+
+
+def test_what_a_teachers_head_reads_is_part_of_what_a_run_and_a_cache_are_made_from(short, tiny_glue, tmp_path, capsys):
+    teacher = Path(shutil.copytree(short / "teacher/best", tmp_path / "teacher"))
+    words = ("train", "logit_kd", "STS-B", "--data_dir", tiny_glue, "--max_steps", 9, "--teacher", teacher, "--cache_dir", tmp_path / "cache", "--output_dir")
+    assert run(*words, tmp_path / "one") == 0
+    edit(teacher / "task.json", pooling="mean" if load_encoder(teacher).info.pooling != "mean" else "cls")
+    assert run(*words, tmp_path / "one") == 1 and "read other teacher's head" in capsys.readouterr().err
+    assert run(*words, tmp_path / "two") == 0 and len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 2

@@ -17,7 +17,7 @@ from distill.evaluate import task_info
 from distill.report.constant import constant_of, constant_scores
 from distill.report.folder import find_runs
 from distill.report.summary import Summary
-from distill.rundir import device_name
+from distill.rundir import device_name, write_bytes
 from distill.verbs import report as report_verb
 from models.pretrained import pretrained_encoder
 from tests.finished import write_latency, write_run
@@ -164,6 +164,10 @@ def test_runs_are_timed_once_and_compared_in_a_table_and_a_figure(tiny_bert, tin
         assert main([str(word) for word in ("train", "finetune", "CoLA", "--model", tiny_bert, "--data_dir", tiny_glue, "--output_dir",
                                             runs / name, "--max_steps", 1, "--train_batch_size", 16, *words)]) == 0
     words = ["folder", runs / "teacher", runs / "student", "--teacher", "teacher", "--time"]
+    with monkeypatch.context() as patch:
+        patch.setattr(report_verb, "measure_latency", lambda run, data_dir: write_bytes(Path("/proc/latency.json"), b"a disk that may not be written"))
+        status, lines, said = report(*words, "--data_dir", tiny_glue)
+    assert status == 0 and len(lines) > 3 and "student on CoLA was not timed: cannot write /proc/latency.json" in said
     _, _, said = report(*words, "--data_dir", tmp_path / "nowhere")
     assert "student on CoLA was not timed: data directory" in said and "teacher on CoLA was not timed" in said
     status, lines, said = report(*words, "--data_dir", tiny_glue, "--csv", out / "comparison.csv", "--plots", out)

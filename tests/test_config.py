@@ -221,7 +221,7 @@ def test_an_unknown_preset_is_answered_with_the_list():
 
 
 BAD = [(TrainConfig, {"learning_rate": 0}), (TrainConfig, {"train_batch_size": 0}), (TrainConfig, {"max_tokens": -1}),
-       (TrainConfig, {"logging_steps": 0}), (TrainConfig, {"max_steps": -1}), (TrainConfig, {"num_train_epochs": -1.0}),
+       (TrainConfig, {"logging_steps": 0}), (TrainConfig, {"max_steps": -1}), (TrainConfig, {"num_train_epochs": -1.0}), (TrainConfig, {"num_train_epochs": 0.0}),
        (TrainConfig, {"weight_decay": -0.1}), (TrainConfig, {"max_grad_norm": -1.0}), (TrainConfig, {"warmup_steps": -1}),
        (TrainConfig, {"eval_steps": -1}), (TrainConfig, {"save_steps": -1}), (TrainConfig, {"warmup_ratio": 1.0}),
        (TrainConfig, {"warmup_ratio": -0.1}), (TrainConfig, {"bf16": True, "fp16": True}), (TrainConfig, {"optimizer": "sgd"}),

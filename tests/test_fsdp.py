@@ -177,7 +177,7 @@ def ranks(tiny_bert, tiny_deberta, tiny_glue, processes, tmp_path_factory) -> Pa
         distil(out / "teacher", tiny_glue, out / "alone/distilled", fsdp=False)
         teach(tiny_bert, tiny_glue, out / "alone/taught", fsdp=False)
         for process in started:
-            process.join(120)
+            process.join(600)
     assert [process.exitcode for process in started] == [0, 0]
     return out
 

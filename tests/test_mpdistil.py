@@ -16,7 +16,7 @@ from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.curriculum import Curriculum
 from distill.evaluate import encode_for, encode_split, predict
-from distill.recipes import mpdistil
+from distill.recipes.mpdistil import Config, fits
 from distill.report import plots, read_records
 from distill.report.folder import find_runs
 from distill.report.reproduce import command, score_of
@@ -91,7 +91,7 @@ def test_the_verb_prints_the_rows_that_training_asks_about(data, tiny_bert, made
 
 
 def test_of_another_tasks_quiz_a_part_may_do(data, made):
-    encoder, cfg = load_encoder(made / "best"), mpdistil.Config(data_dir=str(data))
+    encoder, cfg = load_encoder(made / "best"), Config(data_dir=str(data))
     asked = split_quiz(encode_for(encoder, get_task("STS-B"), "train", str(data)))[1]
     whole, part = (quiz_of(encoder, get_task("STS-B"), cfg, most) for most in (0, 3))
     assert len(part) == 3 < len(whole) == len(quiz_of(encoder, get_task("STS-B"), cfg, 1000))
@@ -173,9 +173,9 @@ def test_variants_share_the_fits_that_they_have_in_common(made, data, tiny_bert,
     assert main(words(data, tiny_bert, tmp_path / "one", *shared)) == 0
     assert_same(left_behind(tmp_path / "one"), left_behind(made))
     fitted, shared_files = [], last_written(tmp_path / "stages")
-    monkeypatch.setattr(mpdistil, "fit", lambda *given, fit=mpdistil.fit, **more: fitted.append(given[4].path.name) or fit(*given, **more))
+    monkeypatch.setattr(fits, "fit", lambda *given, fit=fits.fit, **more: fitted.append(given[4].path.name) or fit(*given, **more))
     with monkeypatch.context() as patch:
-        patch.setattr(mpdistil, "features", None)  # the teacher has read all
+        patch.setattr(fits, "features", None)  # the teacher has read all
         assert main(words(data, tiny_bert, tmp_path / "two", *shared, "--policy", "random", "--compete", False)) == 0
     assert fitted == ["two"] and not list((tmp_path / "two").glob("stage-*"))
     assert last_written(tmp_path / "stages") == shared_files, "finished stages are read, never written to"
@@ -293,8 +293,8 @@ def test_words_that_name_no_task_by_a_setting_are_read_as_they_are():
 
 
 def test_the_training_settings_reach_every_fit():
-    cfg = mpdistil.Config(seed=7, max_length=9, weight_decay=0.5, select_on="heldout", pooling="cls", head_dropout=0.2, data_dir="here")
-    stage = mpdistil._stage_config(cfg, learning_rate=0.25)
+    cfg = Config(seed=7, max_length=9, weight_decay=0.5, select_on="heldout", pooling="cls", head_dropout=0.2, data_dir="here")
+    stage = fits.stage_config(cfg, learning_rate=0.25)
     for name in ("seed", "max_length", "weight_decay", "select_on", "pooling", "head_dropout", "data_dir", "model"):
         assert getattr(stage, name) == getattr(cfg, name)
     assert stage.learning_rate == 0.25

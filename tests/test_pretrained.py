@@ -8,7 +8,7 @@ from huggingface_hub import constants
 
 from models.checkpoint import load_encoder
 from models.encoder import TaskInfo
-from models.pretrained import masked_lm, minilm_folder, model_fingerprint, pretrained_encoder
+from models.pretrained import masked_lm, minilm_folder, model_fingerprint, pretrained_encoder, resolve_model
 from models.weights import fingerprint
 from tests.finished import edit
 
@@ -47,3 +47,11 @@ def test_the_weights_of_a_hub_id_are_told_by_its_commit_in_the_cache(tiny_bert, 
         (model / "refs/main").write_text(commit)
         found.append(model_fingerprint("some/model"))
     assert found == ["0" * 40, "1" * 40]
+
+
+@pytest.mark.parametrize("looks", ["a/path/of/three", "run"])
+def test_a_run_directory_is_no_model_and_its_checkpoint_is_named(looks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / looks / "best").mkdir(parents=True)
+    with pytest.raises(ValueError, match=f"{looks} is a run directory: give the checkpoint in it, {looks}/best"):
+        resolve_model(looks)

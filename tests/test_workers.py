@@ -22,7 +22,7 @@ def test_a_gpu_that_is_full_is_said_with_the_setting_that_helps(tiny_bert, tiny_
     assert stop.value.code == 1 and "Tried to allocate 2.00 GiB. Close" in line and "--max_tokens" in line
 
 
-def test_what_does_not_fit_into_a_gpus_memory_is_done_in_halves(monkeypatch):
+def test_what_does_not_fit_into_a_gpus_memory_is_done_in_halves():
     asked = []
 
     def work(rows) -> int:
@@ -31,11 +31,10 @@ def test_what_does_not_fit_into_a_gpus_memory_is_done_in_halves(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return int(rows.sum())
 
-    found = workers.where_it_fits(work, np.arange(7))
+    found = workers.where_it_fits(work, np.arange(7), sharded=False)
     assert asked == [7, 4, 2, 2, 3, 2, 1] and [(rows.tolist(), value) for rows, value in found] == [([0, 1], 1), ([2, 3], 5), ([4, 5], 9), ([6], 6)]
-    monkeypatch.setattr(workers, "world", lambda: 2)
     with pytest.raises(torch.OutOfMemoryError):
-        workers.where_it_fits(work, np.arange(7))
+        workers.where_it_fits(work, np.arange(7), sharded=True)
 
 
 def test_an_interruption_outside_of_training_says_how_to_go_on(capsys, monkeypatch):

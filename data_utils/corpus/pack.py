@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -204,6 +205,10 @@ def _finish(journal: Journal, settings: dict, done: Progress, words: _Words, tok
     for name, array in ((OFFSETS, offsets), (COUNTS, counts)):
         np.save(journal.unfinished / name, array)
         (journal.unfinished / name).replace(journal.folder / name)
+    for path in (*journal.folder.iterdir(), *(journal.folder / TOKENIZER).iterdir(), journal.folder):  # before FACTS says that they are whole
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
     facts = {"documents": done.documents, "tokens": done.tokens, "dtype": ids.dtype.name, "vocabulary": words.vocabulary,
              "bytes": sum(source["bytes"] for source in settings["sources"]), "fingerprint": digest.hexdigest(),
              **{name: count for name, count in asdict(done).items() if name not in ("source", "position", "tokens", "documents")},

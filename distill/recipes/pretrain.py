@@ -195,7 +195,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     learned = masking(corpus.counts if cfg.mlm_smoothing else None, cfg.mlm_probability, cfg.mlm_smoothing)
     train, held = corpus.split()
     stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, learned)
-    judged = masking() if cfg.mlm_probability else masking(probability=0)  # BERT's 15 %, all alike, the same in every run: runs compare
+    judged = masking() if cfg.mlm_probability or cfg.scores_words else masking(probability=0)  # BERT's 15 %, all alike, the same in every run: runs compare
     batches = fixed_batches(corpus, some_of(corpus, held), cfg.layout, cfg.max_length, judged, VALIDATION_SEED, workers.batch_tokens())
     freeze_unread(objective, student, batches[0].select([0]), cfg)
     warn_of_steps(cfg, total_steps(cfg, stream))

@@ -130,7 +130,8 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
     words = of_one_seed(origin["command"], config["seed"])
     similarity = scores.get("similarity") or config.get("similarity") or (similarity_of(origin["senses"]) if "senses" in origin else "")
     parameters = stored_parameters(run / "best" / "model.safetensors")
-    steps, tokens = pretraining_of(run if pretrained else Path(config.get("model", "")).parent)
+    source = "" if config.get("random_init") else config.get("model", "")
+    steps, tokens = pretraining_of(run if pretrained else Path(source).parent)
     found = [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
                     scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
                     origin["device"], own["seconds"], parameters if is_of_best(key) else None, reading, stage_of(run),

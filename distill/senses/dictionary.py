@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from data_utils.encode import EncodedDataset
-from distill.rundir import SaveError
+from distill.rundir import SaveError, sync
 from distill.senses import similarity_of
 from models.heads import SenseLookup
 from models.unpickle import read_kmeanspkl, write_kmeanspkl
@@ -86,7 +86,9 @@ class SenseDictionary:
         try:
             write_tensors(temporary, {"centroids": self.centroids, "offsets": self.offsets, "counts": self.counts},
                           {"provenance": json.dumps(dict(self.provenance))})
+            sync(temporary)
             temporary.replace(path)
+            sync(path.parent, deep=False)
         except (OSError, SafetensorError) as error:
             temporary.unlink(missing_ok=True)
             raise SaveError(f"cannot write {path}: {error}. Free some space and run the same command again") from error

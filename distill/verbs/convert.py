@@ -14,7 +14,8 @@ from models.heads import POOLINGS
 
 
 def main(words: list[str]) -> None:
-    """Write the checkpoint in our format, what its head pools settled."""
+    """Write the checkpoint in our format, what its head pools settled, its labels in the task's order: recipes compare its logits with
+    the task's classes one by one."""
     parser = argparse.ArgumentParser(prog="python -m distill convert", allow_abbrev=False)
     parser.add_argument("task")
     parser.add_argument("checkpoint", help="pytorch.model-*.bin, *.ckpt, or a folder of transformers")
@@ -33,6 +34,9 @@ def main(words: list[str]) -> None:
     if not opened.pooling_known:
         dev = next(iter(dev_splits(encoder, task, given.data_dir).values()))
         encoder.info = replace(encoder.info, pooling=probe_pooling(encoder, task, dev))
+    answered = get_task(encoder.info.task)
+    if encoder.info.labels != answered.labels:
+        encoder.order_labels(answered.labels)
     workers.on_main(lambda: write_folder(given.folder, encoder.save))
     if workers.is_main():
         print(f"{given.folder}: {encoder.description}, its head reads {encoder.info.pooling}. As a teacher: TEACHER={given.folder} "

@@ -111,7 +111,7 @@ def time_runs(runs: Sequence[Run], data_dir: str) -> list[str]:
         if not any(run.latency and run.latency.device == here for run in same):
             try:
                 measure_latency(same[0].path, data_dir)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 notes.append(f"{row} on {task} was not timed: {error}")
     return notes
 

@@ -1,0 +1,156 @@
+"""The four fits of MPDistil, and that of the other tasks' heads before they are used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_utils.batching import InTurn, TrainStream
+from data_utils.encode import EncodedDataset
+from data_utils.tasks import Task
+from distill import workers
+from distill.curriculum import Curriculum, Settings
+from distill.distillation import Distillation
+from distill.engine import fit
+from distill.evaluate import score
+from distill.layer_maps import layer_pairs
+from distill.meta_teacher import HeadLearning, Learning, MetaScores, MetaTeaching, QuizObserver, answers, features, pooled
+from distill.precision import autocast
+from distill.recipes import finetune
+from distill.recipes.mpdistil.settings import Config
+from distill.rundir import RunDir
+from distill.scores import Scores
+from distill.stages import Stages
+from distill.teacher import LiveTeacher
+from distill.teacher_cache import cache_key, cached_teacher
+from distill.terms import ClsStates, Labels, SoftProbabilities, SoftTargets, Term
+from distill.vocabulary import held_vocabulary
+from models.checkpoint import load_encoder
+from models.encoder import Encoder
+from models.multitask import MultiTask
+from models.truncate import parse_layers, truncate
+from models.weights import fingerprint
+
+QUIZ = "quiz"
+ROUNDS_APART = 1_000_003  # between the seeds of two rounds
+CONSTANT = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0, "warmup_steps": 0}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The main task as one model reads it."""
+
+    train: EncodedDataset
+    quiz: EncodedDataset
+    evaluation: Mapping[str, EncodedDataset]
+
+
+def _seed(cfg: Config, number: int) -> int:
+    """Of round `number`: each has an order and dropout of its own, the first the run's."""
+    return cfg.seed + number * ROUNDS_APART
+
+
+def stage_config(cfg: Config, **changed) -> finetune.Config:
+    """The training settings of a fit, with `changed` ones."""
+    own = {entry.name: getattr(cfg, entry.name) for entry in fields(finetune.Config) if hasattr(cfg, entry.name)}
+    return finetune.Config(**{**own, **changed})
+
+
+def teach(cfg: Config, task: Task, teacher: Encoder, data: Data, place: RunDir) -> Scores:
+    """The first fit: the teacher, on the labels."""
+    stage = stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs)
+    return _fit(stage, task, teacher, finetune.LabelObjective(task), data, place)
+
+
+def study(cfg: Config, task: Task, teacher: RunDir, read: Mapping[str, np.ndarray], data: Data, stages: Stages) -> tuple[RunDir, Tensor]:
+    """The second and the third fit; interleaved, a pair of them for every epoch, in which the meta-teacher of the epoch before
+    teaches. `read`: by split, what the meta-teacher's last layer reads. The best student, the best meta-teacher's answers to the quiz, [N, C]."""
+    in_turns = cfg.schedule == "interleaved"
+    rounds, epochs, meta_epochs = (int(cfg.num_train_epochs), 1, 1) if in_turns else (1, cfg.num_train_epochs, cfg.meta_epochs)
+    learning = stage_config(cfg, num_train_epochs=epochs)
+    asking = stage_config(cfg, num_train_epochs=meta_epochs, max_steps=0, learning_rate=cfg.meta_learning_rate, **CONSTANT)
+    whole = load_encoder(teacher.best)
+    student = truncate(whole, parse_layers(cfg.student, whole.depth))
+    students, metas, meta, before = [], [], teacher, ""
+    for number in range(rounds):
+        ending = f"-{number:02d}" if in_turns else ""
+        learning, asking = (replace(stage, seed=_seed(cfg, number)) for stage in (learning, asking))
+        students.append(stages.run(f"student{ending}", lambda place: _distil(learning, cfg, task, student, meta, data, place),
+                                   teacher=fingerprint(meta.best), student=before))
+        student, before = load_encoder(students[-1].best), fingerprint(students[-1].best)
+        metas.append(stages.run(f"meta{'-competing' if cfg.use_comp_loss else ''}{ending}",
+                                lambda place: _ask(asking, cfg, task, load_encoder(meta.best), student, read, data, place),
+                                teacher=fingerprint(meta.best), student=before))
+        meta = metas[-1]
+    studied, asked = (max(runs, key=lambda run: run.scores().selection) for runs in (students, metas))
+    return studied, answers(load_encoder(asked.best).eval(), torch.from_numpy(read[QUIZ])).detach()
+
+
+def _distil(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, signal: RunDir, data: Data, place: RunDir) -> Scores:
+    """The second fit: the student, on labels, soft targets and [CLS] states of the run `signal`'s best model."""
+    teacher = load_encoder(signal.best)
+    soft: Term = (SoftTargets if cfg.soft_loss == "kl" else SoftProbabilities)(task, cfg.temperature)
+    weighted = [(Labels(task), 1 - cfg.alpha), (soft, cfg.alpha)]
+    if cfg.beta:
+        pairs = layer_pairs(cfg.layer_map, student.depth, teacher.depth)
+        weighted.append((ClsStates(pairs, student, teacher), cfg.beta / (len(pairs) * teacher.width)))
+    objective = Distillation(None, weighted)
+    key = cache_key(f"{fingerprint(signal.best)} {teacher.info}", "", data.train, cfg, objective.wanted)
+    live, cached = LiveTeacher(teacher, cfg, objective.wanted), workers.one_machine() and stage.passes(len(data.train)) >= 1
+    objective.teacher = cached_teacher(live, data.train, place.cache / key) if cached else live
+    del teacher, live  # where its outputs are cached
+    student.requires_grad_(True)
+    return _fit(stage, task, student, objective, data, place)
+
+
+def _ask(stage: finetune.Config, cfg: Config, task: Task, meta: Encoder, student: Encoder, read: Mapping[str, np.ndarray], data: Data,
+         place: RunDir) -> Scores:
+    """The third fit: the last layer of the teacher, on the quiz."""
+    meta.requires_grad_(False)
+    meta.head.out.requires_grad_(True)
+    objective = MetaTeaching(task, data.quiz, read[QUIZ], features(student.to(workers.device()), data.quiz), cfg.use_comp_loss)
+    stream = TrainStream(data.quiz, task.name, meta.tokenizer.pad_token_id, stage.train_batch_size, stage.seed)
+    return fit(meta, objective, stream, stage, place, MetaScores(task, data.evaluation, read))
+
+
+def _fit(stage: finetune.Config, task: Task, model: Encoder, objective, data: Data, place: RunDir) -> Scores:
+    """One of the first two fits, selected like any run."""
+    stream = TrainStream(data.train, task.name, model.tokenizer.pad_token_id, stage.train_batch_size, stage.seed)
+    with held_vocabulary(stage, model, data.train, data.quiz, *data.evaluation.values()):
+        return fit(model, objective, stream, stage, place,
+                   lambda encoder, to_beat: score(encoder, task, data.evaluation, to_beat=to_beat))
+
+
+def warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools: Mapping[str, EncodedDataset], place: RunDir) -> None:
+    """The heads of the other tasks, before they are used: on their quizzes, above the student as it is."""
+    student.to(workers.device()).requires_grad_(False)
+    with autocast(cfg, workers.device()):
+        read = {name: pooled(student, name, pools[name]) for name in others}
+    student.heads.requires_grad_(True)
+    streams = [TrainStream(pools[name], name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed) for name in others]
+    stage = stage_config(cfg, max_steps=0, learning_rate=cfg.meta_learning_rate, trim_vocabulary=False, **CONSTANT)
+    fit(student, HeadLearning(others, pools, read), InTurn(streams), stage, place)
+
+
+def episodes(cfg: Config) -> Settings:
+    return Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount, cfg.step_every == "episode",
+                    cfg.seed)
+
+
+def curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before: Scores, answered: Tensor, data: Data,
+                pools: Mapping[str, EncodedDataset], run_dir: RunDir) -> Scores:
+    """The fourth fit: the student, of the scores `before`, on what the policy chooses; `answered`: what the meta-teacher did to the quiz, [N, C]."""
+    main = next(iter(tasks))
+    observer = QuizObserver(tasks[main], data.quiz, answered, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")
+    student.to(workers.device()).requires_grad_(True)
+    stream = Curriculum(pools, data.quiz, student.tokenizer.pad_token_id, observer, student, episodes(cfg),
+                        lambda record: workers.on_main(partial(run_dir.log, record)))
+    steps = cfg.num_episodes * stream.steps_per_epoch
+    stage = stage_config(cfg, max_steps=steps, eval_steps=cfg.eval_episodes * stream.steps_per_epoch,
+                          learning_rate=cfg.episode_learning_rate, train_batch_size=cfg.episode_batch_size, **CONSTANT)
+    with held_vocabulary(stage, student, *pools.values(), data.quiz, *data.evaluation.values()):
+        return fit(student, Learning(tasks, cfg.compete), stream, stage, run_dir,
+                   lambda model, to_beat: score(model, tasks[main], data.evaluation, to_beat=to_beat), known=before)

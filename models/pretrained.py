@@ -47,7 +47,8 @@ def resolve_model(name: str) -> str:
     if looks_like_path and not Path(name).expanduser().is_dir():
         raise ValueError(f"no model folder {name}: give a folder with config.json, a hub id such as "
                          "microsoft/deberta-v3-large, or `minilm`")
-    if (Path(name).expanduser() / "best").is_dir():
+    folder = Path(name).expanduser()
+    if (folder / "best").is_dir() and not any(folder.glob("*.safetensors")):
         raise ValueError(f"{name} is a run directory: give the checkpoint in it, {name.rstrip('/')}/best")
     return str(Path(name).expanduser()) if looks_like_path else name
 

@@ -26,6 +26,9 @@ ROWS_A_STEP=${ROWS_A_STEP:-64}                      # of text
 LENGTH=${LENGTH:-128}                               # tokens of a row
 RATE=${RATE:-5e-4}
 WARMUP=${WARMUP:-20}                                # steps
+DECAY=${DECAY:-0.01}
+CLIP=${CLIP:-1}                                     # the gradient's norm
+SMOOTHING=${SMOOTHING:-0}                           # of the choice of masks by the count of words; 0: all alike
 SOFT=${SOFT:-masked}                                # where soft targets are read: at masked tokens, or at all, which a CPU is slow at
 RUNS=${RUNS:-./runs/pretraining}                    # everything is written below
 RECORDS=${RECORDS:-./scripts/results.jsonl}
@@ -35,7 +38,8 @@ pretrain() {  # FOLDER [settings]: one schedule for every row
     folder=$1
     shift
     "$PYTHON" -m distill train pretrain text --corpus "$RUNS/corpus" --output_dir "$RUNS/$folder" --max_length "$LENGTH" \
-        --train_batch_size "$ROWS_A_STEP" --learning_rate "$RATE" --weight_decay 0.01 --max_grad_norm 1 --mlm_smoothing 0 --token_types True "$@"
+        --train_batch_size "$ROWS_A_STEP" --learning_rate "$RATE" --weight_decay "$DECAY" --max_grad_norm "$CLIP" \
+        --mlm_smoothing "$SMOOTHING" --token_types True "$@"
 }
 student() {  # FOLDER ROW [settings]: pre-train a student from the teacher's layers, or of their shape, and fine-tune it
     place=$1 name=$2

@@ -43,7 +43,9 @@ def test_a_pre_trained_student_is_fine_tuned_from_its_own_layers_on_one_text_and
         begun = finetune.start(parse(finetune.Config, [str(word) for word in given], {}), get_task(task))
         assert begun.depth == made.depth == 2 and not begun.type_ids
         assert all(torch.equal(one, other) for one, other in zip(begun.backbone.parameters(), made.backbone.parameters(), strict=True))
-        assert run("train", "finetune", task, *given) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["distill", "train", "finetune", task])
+            assert run("train", "finetune", task, *given) == 0
         tuned = load_encoder(tmp_path / task / "best")
         moved = [not torch.equal(one, other) for one, other in zip(tuned.backbone.parameters(), made.backbone.parameters(), strict=True)]
         assert run("report", "--records", tmp_path / "records", "add", "pretraining", "it", tmp_path / task) == 0

@@ -88,7 +88,7 @@ def test_who_lacks_a_run_or_a_time_and_whose_was_disturbed_is_named(study, repor
     (study / "CoLA/student/seed-2/DONE").unlink()
     status, lines, said = report("folder", study, "--teacher", "teacher", "--markdown", tmp_path / "table.md")
     assert status == 0
-    for line in ("Not timed (`report latency RUN`): student (CoLA, MRPC).", "Timed while other programs ran: teacher (CoLA).",
+    for line in ("Not timed there (`report latency RUN`): student (CoLA, MRPC).", "Timed while other programs ran: teacher (CoLA).",
                  "Without a finished run: student (MRPC)."):
         assert line in lines
     assert cells(lines, "student")[-3].endswith("(1 of 2 tasks)") and cells(lines, "student")[-2:] == ["-", "-"]

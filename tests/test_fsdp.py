@@ -81,7 +81,7 @@ def train_scaled(bert: Path, out: Path, **changed) -> None:
 
     with patch.object(engine, "check_precision"), patch.object(engine, "autocast", lambda *_: contextlib.nullcontext()), \
             patch("torch.amp.GradScaler", functools.partial(torch.amp.GradScaler, init_scale=2.0**100)):
-        parts.train(out, parts.stream(2, overflow))
+        parts.train(out, parts.stream(1, overflow))  # of which the batch is made
 
 
 def train_nan(bert: Path, out: Path) -> None:

@@ -21,7 +21,7 @@ from distill.senses import build
 from distill.senses.dictionary import SenseDictionary
 from models.encoder import Encoder
 
-STEP = {"batches": TrainStream.read, "forward": engine.StepModule.forward, "backward": torch.Tensor.backward,
+STEP = {"waiting for the batch": TrainStream.next, "forward": engine.StepModule.forward, "backward": torch.Tensor.backward,
         "clipping and optimiser": engine._update, "saving at the end": engine.save_last}
 BUILD = {"tokenising": build.tokenise_corpus, "sampling": build.sample_occurrences, "the teacher": Encoder.encode,
          "keeping states": build.keep_sampled, "padding": kmeans.padded_batch, "seeding": kmeans.greedy_seeds,

@@ -17,7 +17,7 @@ from distill.engine import fit
 from distill.evaluate import check_length, note_length, score
 from distill.objective import Objective
 from distill.precision import check_precision
-from distill.presets import BASE_WIDTH, LARGE_WIDTH
+from distill.presets import preset_of
 from distill.rundir import RunDir, read_json
 from distill.schedules import Weight
 from distill.scores import Scores
@@ -64,8 +64,7 @@ class DistilConfig(TaskConfig):
 
 def default_preset(words: dict[str, str]) -> str:
     """By the width of the teacher's hidden states: `large`, `base`, or `small` below both; `paper` is for whoever asks for it."""
-    width = checkpoint_config(words.get("teacher", DistilConfig.teacher)).hidden_size
-    return "large" if width >= LARGE_WIDTH else "base" if width >= BASE_WIDTH else "small"
+    return preset_of(checkpoint_config(words.get("teacher", DistilConfig.teacher)).hidden_size)
 
 
 def facts(cfg: DistilConfig, task: Task, senses: SenseDictionary | None = None) -> dict:

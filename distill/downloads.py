@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 
 def open_for(checkpoint: str, task: Task, tokenizer: str | None = None, pooling: str | None = None) -> Opened:
     """The checkpoint, own or downloaded, that answers `task` (models/downloaded.py), with this `pooling` where one is given. ValueError
-    where it was trained on another."""
+    where it was trained on another, or answers in a text are given a pooling."""
+    if task.spans and pooling:
+        raise ValueError(f"--pooling {pooling}: answers to {task.name} are read at every token; leave it out")
     named = get_task(task.predicted_by or task.name)
     opened = open_checkpoint(checkpoint, named.name, named.version, named.texts, named.labels, tokenizer, named.num_choices, named.spans)
     encoder = opened.encoder

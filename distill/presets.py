@@ -21,3 +21,8 @@ BASE_TASKS = {"IMDb": {"num_train_epochs": 2, "train_batch_size": 16},
 LARGE = {"num_train_epochs": 6, "learning_rate": 1e-5}
 BASE_WIDTH = 768
 LARGE_WIDTH = 1024  # encoders this wide diverge at the rates that small ones need
+
+
+def preset_of(width: int, large: str = "large") -> str:
+    """The preset for encoders of `width` hidden units: `large`, as the recipe calls it, "base", or "small" below both."""
+    return large if width >= LARGE_WIDTH else "base" if width >= BASE_WIDTH else "small"

@@ -70,6 +70,7 @@ def spread(module: nn.Module, fsdp: bool) -> Alone:
 
 
 def is_sharded(module: nn.Module) -> bool:
+    """Whether every rank holds a part of `module`, so that a pass through it is one of all ranks."""
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 

@@ -44,13 +44,13 @@ def resolve_model(name: str) -> str:
     if name == "minilm":
         return str(minilm_folder())
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_like_path and not Path(name).expanduser().is_dir():
+    folder = Path(name).expanduser()
+    if looks_like_path and not folder.is_dir():
         raise ValueError(f"no model folder {name}: give a folder with config.json, a hub id such as "
                          "microsoft/deberta-v3-large, or `minilm`")
-    folder = Path(name).expanduser()
     if (folder / "best").is_dir() and not any(folder.glob("*.safetensors")):
         raise ValueError(f"{name} is a run directory: give the checkpoint in it, {name.rstrip('/')}/best")
-    return str(Path(name).expanduser()) if looks_like_path else name
+    return str(folder) if looks_like_path else name
 
 
 def _load(loader: Callable, name: str, what: str):

@@ -3,8 +3,8 @@
 import hashlib
 import itertools
 import json
-import os
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass

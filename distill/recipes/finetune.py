@@ -11,7 +11,7 @@ from distill.config import BELOW_1, TaskConfig, one_of, setting
 from distill.engine import fit
 from distill.evaluate import note_length, score, task_info
 from distill.objective import Objective
-from distill.presets import BASE, BASE_TASKS, BASE_WIDTH, LARGE_WIDTH, SMALL, SMALL_TASKS
+from distill.presets import BASE, BASE_TASKS, SMALL, SMALL_TASKS, preset_of
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.splits import read_splits, split_fingerprints
@@ -63,8 +63,7 @@ PRESET_DEFAULTS = {"paper": {"pooling": "first_token", "num_train_epochs": 6, "l
 
 def default_preset(words: dict[str, str]) -> str:
     """By the width of the model's hidden states: `paper`, `base`, or `small` below both."""
-    width = load_config(words.get("model", Config.model)).hidden_size
-    return "paper" if width >= LARGE_WIDTH else "base" if width >= BASE_WIDTH else "small"
+    return preset_of(load_config(words.get("model", Config.model)).hidden_size, large="paper")
 
 
 class LabelObjective(Objective):

@@ -32,7 +32,7 @@ from distill.engine import fit
 from distill.evaluate import score
 from distill.losses import span_symmetric_kl, squared_error, symmetric_kl
 from distill.objective import Objective
-from distill.presets import BASE_WIDTH, LARGE_WIDTH
+from distill.presets import preset_of
 from distill.recipes import finetune
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -87,8 +87,7 @@ facts = finetune.facts
 
 def default_preset(words: dict[str, str]) -> str:
     """By the width of the model's hidden states: `large`, `base`, or `small` below both."""
-    width = load_config(words.get("model", Config.model)).hidden_size
-    return "large" if width >= LARGE_WIDTH else "base" if width >= BASE_WIDTH else "small"
+    return preset_of(load_config(words.get("model", Config.model)).hidden_size)
 
 
 def parse_schedule(spec: str, depth: int) -> list[Exits]:

@@ -27,8 +27,6 @@ def main(words: list[str]) -> None:
     task = get_task(given.task)
     if given.folder.exists():
         raise ValueError(f"{given.folder} is there already: name a folder that is not, or remove it")
-    if task.spans and given.pooling:
-        raise ValueError(f"--pooling {given.pooling}: answers to {task.name} are read at every token; leave it out")
     opened = open_for(given.checkpoint, task, given.tokenizer, given.pooling)
     encoder = opened.encoder.to(workers.device())
     if not opened.pooling_known:

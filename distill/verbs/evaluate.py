@@ -136,8 +136,6 @@ def read_senses(given: argparse.Namespace, encoder: Encoder) -> SenseLookup:
 
 def check_of_spans(task: Task, given: argparse.Namespace, answering: Answering) -> None:
     """ValueError where settings are given that the task has no use for."""
-    if task.spans and given.pooling:
-        raise ValueError(f"--pooling {given.pooling}: answers to {task.name} are read at every token; leave it out")
     if not task.spans and (given.predictions or answering != Answering()):
         raise ValueError(f"--predictions, --n_best, --max_answer_length and --no_answer_threshold are for answers in a text, {task.name} has "
                          "none; leave them out, --submission FOLDER writes what its leaderboard takes")

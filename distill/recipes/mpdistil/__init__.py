@@ -21,7 +21,7 @@ from distill.action_space import other_tasks, space_facts
 from distill.evaluate import task_info
 from distill.layer_maps import layer_pairs
 from distill.meta_teacher import load_features, save_features
-from distill.presets import BASE, BASE_WIDTH, LARGE, LARGE_WIDTH, SMALL
+from distill.presets import BASE, LARGE, SMALL, preset_of
 from distill.recipes import finetune
 from distill.recipes.mpdistil.fits import QUIZ, Data, curriculum, episodes, stage_config, study, teach, warm_heads
 from distill.recipes.mpdistil.settings import Config
@@ -55,8 +55,7 @@ PRESET_DEFAULTS = {
 
 def default_preset(words: dict[str, str]) -> str:
     """By the width of the model's hidden states: `large`, `base`, or `small` below both; `paper` is for whoever asks for it."""
-    width = load_config(words.get("model", Config.model)).hidden_size
-    return "large" if width >= LARGE_WIDTH else "base" if width >= BASE_WIDTH else "small"
+    return preset_of(load_config(words.get("model", Config.model)).hidden_size)
 
 
 def facts(cfg: Config, task: Task) -> dict:

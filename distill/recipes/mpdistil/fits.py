@@ -136,12 +136,13 @@ def warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools: 
 
 
 def episodes(cfg: Config) -> Settings:
+    """How the curriculum goes."""
     return Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount, cfg.step_every == "episode",
                     cfg.seed)
 
 
 def curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before: Scores, answered: Tensor, data: Data,
-                pools: Mapping[str, EncodedDataset], run_dir: RunDir) -> Scores:
+               pools: Mapping[str, EncodedDataset], run_dir: RunDir) -> Scores:
     """The fourth fit: the student, of the scores `before`, on what the policy chooses; `answered`: what the meta-teacher did to the quiz, [N, C]."""
     main = next(iter(tasks))
     observer = QuizObserver(tasks[main], data.quiz, answered, student.width, cfg, cfg.reward_function, cfg.step_every == "episode")

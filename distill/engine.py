@@ -1,5 +1,6 @@
 """fit(): the only training loop. Read it from top to bottom: that is the order in which a step runs."""
 
+import contextlib
 import logging
 import math
 import time
@@ -12,7 +13,7 @@ from torch import nn
 
 from distill import workers
 from distill.config import TrainConfig
-from distill.interrupts import signals
+from distill.interrupts import Cut, Stop, signals
 from distill.objective import Objective
 from distill.optim import build_optimizer
 from distill.pace import Pace
@@ -58,6 +59,7 @@ class Training:
     scaler: torch.amp.GradScaler
     stream: object
     step: int = 0
+    unscored: bool = False  # the step's evaluation is still to be made: a signal may cut it off
     best: Scores | None = None
     latest: Scores | None = None
     examples: int = 0
@@ -82,7 +84,8 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
 
     Exact: the step's gradient does not depend on micro-batches or ranks beyond rounding; the random draws of a step
     are a function of (seed, step, rank); a resumed run equals an undisturbed one bit for bit on a CPU.
-    Errors: NonFiniteLossError before the update; Interrupted after a signal, the state saved.
+    Errors: NonFiniteLossError before the update; Interrupted after a signal, which ends a step first, not an evaluation; the state
+    is saved.
     """
     device, steps = workers.device(), total_steps(cfg, stream)
     check_precision(cfg, device)
@@ -102,27 +105,19 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     started, pace = time.monotonic() - run_dir.logged_seconds(), Pace(cfg)
     with bar(steps, "train", "step", run.step) as progress_bar, signals(cfg.save_minutes) as stop:
         if evaluate and run.step == 0 and (known or cfg.eval_on_start):
-            _log_scores(run, known or _score(run, student, evaluate), run_dir)
-        ends = run.step >= steps
+            _log_scores(run, known or _score(run, student, evaluate, stop), run_dir)
+        ends = run.step >= steps and not run.unscored
         while not ends:
-            _seed_step(cfg.seed, run.step)
-            module.train()
-            batch = stream.next()
-            stream.prepare()
-            _set_learning_rate(run.optimizer, cfg, run.step, steps)
-            counts, weights = objective.counts(batch), objective.weights(run.step / steps)
-            sums = _accumulate(run, replica, weights, counts, batch, cfg, run.step / steps)
-            _update(run, sums, cfg)
-            run.step += 1
-            stream.observe(student, run.step, {name: value / max(counts[name], 1) for name, value in sums.items()})
-            progress_bar.update()
-            _note_terms(run, sums, counts, weights, batch)
-            pace.note(batch.tokens, objective.flops(batch))
-            if run.step % cfg.logging_steps == 0 or run.step == steps:
-                _log(run, objective, run_dir, cfg, steps, {**pace.take(), "seconds": round(time.monotonic() - started, 3)})
-            if evaluate and (run.step % eval_every == 0 or run.step == steps):
-                with pace.apart():
-                    _evaluate(run, student, evaluate, run_dir)
+            if not run.unscored:
+                batch = _step(run, replica, cfg, steps)
+                progress_bar.update()
+                pace.note(batch.tokens, objective.flops(batch))
+                if run.step % cfg.logging_steps == 0 or run.step == steps:
+                    _log(run, objective, run_dir, cfg, steps, {**pace.take(), "seconds": round(time.monotonic() - started, 3)})
+                run.unscored = evaluate is not None and (run.step % eval_every == 0 or run.step == steps)
+            if run.unscored:
+                with pace.apart(), contextlib.suppress(Cut):
+                    _evaluate(run, student, evaluate, run_dir, stop)
             ends = stop.asked(run.step) or run.step == steps
             if ends or stop.due or run.step % save_every == 0:
                 with pace.apart():
@@ -131,6 +126,23 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
             raise Interrupted(f"stopped by {stop.reason} after step {run.step} of {steps}; saved in {run_dir.last}: "
                               "the same command goes on from there")
     return _best(run_dir) if evaluate else _export(student, run_dir)
+
+
+def _step(run: Training, replica: Alone, cfg: TrainConfig, steps: int):
+    """One step of the optimiser; returns the batch that it was made on."""
+    objective, stream, progress = run.module.objective, run.stream, run.step / steps
+    _seed_step(cfg.seed, run.step)
+    run.module.train()
+    batch = stream.next()
+    stream.prepare()
+    _set_learning_rate(run.optimizer, cfg, run.step, steps)
+    counts, weights = objective.counts(batch), objective.weights(progress)
+    sums = _accumulate(run, replica, weights, counts, batch, cfg, progress)
+    _update(run, sums, cfg)
+    run.step += 1
+    stream.observe(run.module.student, run.step, {name: value / max(counts[name], 1) for name, value in sums.items()})
+    _note_terms(run, sums, counts, weights, batch)
+    return batch
 
 
 def _seed_step(seed: int, step: int) -> None:
@@ -226,10 +238,10 @@ def _warn_of_scales(terms: dict[str, float], weights: dict[str, float], cfg: Tra
         logger.warning(warning)
 
 
-def _score(run: Training, student: nn.Module, evaluate) -> Scores:
-    """The student's scores. Training goes on bit for bit as if they had not been asked for."""
+def _score(run: Training, student: nn.Module, evaluate, stop: Stop) -> Scores:
+    """The student's scores. Training goes on bit for bit as if they had not been asked for. Cut where a signal cut it off."""
     student.eval()
-    with torch.no_grad():
+    with torch.no_grad(), stop.cutting():
         return evaluate(student, run.best.selection if run.best else -math.inf)
 
 
@@ -238,9 +250,10 @@ def _log_scores(run: Training, scores: Scores, run_dir: RunDir) -> None:
         run_dir.log({"step": run.step, "scores": scores.values, **({"heldout": scores.terms} if scores.terms else {})})
 
 
-def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir) -> None:
+def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir, stop: Stop) -> None:
     """Score the student; keep it as best/ where it beats all before."""
-    run.latest = scores = _score(run, student, evaluate)
+    run.latest = scores = _score(run, student, evaluate, stop)
+    run.unscored = False
     _log_scores(run, scores, run_dir)
     if run.best is None or scores.selection > run.best.selection:
         run.best, state = scores, whole(student.state_dict())

@@ -1,7 +1,8 @@
-"""Signals that end a run at a step's edge, and the clock that asks for a checkpoint there, on all ranks at once."""
+"""Signals that end a run at a step's edge or inside an evaluation, and the clock that asks for a checkpoint, on all ranks at once."""
 
 import contextlib
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -9,6 +10,11 @@ from collections.abc import Iterator
 from distill import workers
 
 SECONDS = 1.0  # between two questions to all ranks, which take time; torchrun waits 30 s for what it ends
+STDERR = 2  # written past sys.stderr, whose own writing a signal may interrupt
+
+
+class Cut(KeyboardInterrupt):
+    """A signal arrived in what cutting() encloses."""
 
 
 class Stop:
@@ -18,6 +24,7 @@ class Stop:
 
     def __init__(self, minutes: float = 0.0):
         self.received: list[str] = []
+        self.cuts = False
         self.next, self.step, self.time = 0, 0, time.monotonic()
         self.minutes, self.due_at, self.due = minutes, 0.0, False
         self._wind()
@@ -39,6 +46,17 @@ class Stop:
         self.step, self.next = step, step + max(1, int(SECONDS / max(answers[0][1], 1e-6)))
         return any(received for received, _, _ in answers)
 
+    @contextlib.contextmanager
+    def cutting(self) -> Iterator[None]:
+        """A signal does not wait for the end of what is done here: it raises Cut. Not among several ranks, which do it together."""
+        self.cuts = workers.world() == 1
+        try:
+            if self.cuts and self.received:
+                raise Cut
+            yield
+        finally:
+            self.cuts = False
+
     def _wind(self) -> None:
         self.due_at = time.monotonic() + 60 * self.minutes if self.minutes else math.inf
 
@@ -53,14 +71,20 @@ class Stop:
 
 @contextlib.contextmanager
 def signals(minutes: float = 0.0) -> Iterator[Stop]:
-    """Collect SIGINT and SIGTERM. A second SIGINT, of somebody at the keyboard, ends at once; SIGTERM may come twice, of torchrun and
-    of what ended that."""
+    """Collect SIGINT and SIGTERM, and say so. A second SIGINT, of somebody at the keyboard, ends at once; SIGTERM may come twice, of
+    torchrun and of what ended that."""
     stop = Stop(minutes)
 
     def note(number, frame):
         stop.received.append(signal.Signals(number).name)
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
+        if stop.cuts:
+            raise Cut
+        if workers.is_main():
+            again = " (Ctrl-C again: neither)" if number == signal.SIGINT else ""
+            with contextlib.suppress(OSError):  # a terminal that is gone
+                os.write(STDERR, f"\n{stop.received[-1]}: this step is finished and saved first{again}\n".encode())
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

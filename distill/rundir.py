@@ -249,10 +249,11 @@ class RunDir:
         """Call `listener` with this run whenever scores were logged."""
         self._listeners.append(listener)
 
-    def rewind_log(self, step: int) -> None:
-        """Drop the log's lines beyond `step`: they will be written again."""
+    def rewind_log(self, step: int, scored: bool = True) -> None:
+        """Drop the log's lines beyond `step`, and the scores after it where it is to be scored again: they will be written again."""
         if self.log_file.exists():
-            write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in self.logged() if line["step"] <= step))
+            kept = [line for line in self.logged() if line["step"] < step + (scored or "scores" not in line)]
+            write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def logged_seconds(self) -> float:
         """Seconds that the log's lines account for, over all sittings of the run, its earlier stages included."""

@@ -19,7 +19,7 @@ def save_last(run, run_dir: RunDir, keep: int) -> None:
     """Write run_dir/last whole: best's format, and the trainer's state (optimiser, scaler, stream, objective, step,
     best scores, the open line of the log). `keep` checkpoints stay, this one included."""
     student = whole(run.module.student.state_dict())
-    state = {"step": run.step, "objective": whole(run.module.objective.state_dict()),
+    state = {"step": run.step, "unscored": run.unscored, "objective": whole(run.module.objective.state_dict()),
              "optimizer": whole(run.optimizer.state_dict()), "scaler": run.scaler.state_dict(),
              "stream": run.stream.state_dict(), **{name: scores.to_json() for name, scores in _scores(run).items()},
              "examples": run.examples, "tokens": run.tokens, "term_counts": run.term_counts,
@@ -58,7 +58,7 @@ def load_last(module, run_dir: RunDir, keep: int) -> dict | None:
     module.student.restore(folder)
     module.objective.load_state_dict(state["objective"])
     if workers.is_main():
-        run_dir.rewind_log(state["step"])
+        run_dir.rewind_log(state["step"], scored=not state.get("unscored"))
     return state
 
 
@@ -81,6 +81,7 @@ def resume(run, state: dict) -> None:
     run.scaler.load_state_dict(state["scaler"])
     run.stream.load_state_dict(state["stream"])
     run.step, run.examples, run.tokens = state["step"], state["examples"], state.get("tokens", 0)  # older ones did not count them
+    run.unscored = state.get("unscored", False)  # older ones were scored
     run.best, run.latest = (Scores.from_json(state[name]) if name in state else None for name in ("best", "latest"))
     run.term_counts = state["term_counts"]
     ranks = state["term_sums"]

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 import pytest
 import torch
 
-from distill import engine, trainer_state
-from distill.engine import Interrupted, fit
+from distill.engine import fit
 from distill.optim import build_optimizer
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -122,18 +121,6 @@ def test_sigterm_saves_at_the_edge_of_the_step_and_the_run_goes_on_bit_for_bit(t
     assert torch.load(tmp_path / "last/trainer_state.pt", weights_only=True)["step"] == 5
     train(tiny_bert, tmp_path, cfg)
     assert_same(left_behind(tmp_path), undisturbed[optimizer])
-
-
-def test_a_signal_during_the_last_step_ends_what_would_follow_and_nothing_is_trained_again(tiny_bert, tmp_path):
-    with pytest.raises(Interrupted, match="SIGTERM after step 4 of 4"):
-        train(tiny_bert, tmp_path, settings(max_steps=4), kind="labels", at=3, action=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    train(tiny_bert, tmp_path, settings(max_steps=4), kind="labels", at=4, action=pull_the_plug)
-
-
-def test_a_signal_while_the_last_checkpoint_is_written_is_not_forgotten(tiny_bert, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "save_last", lambda *given: trainer_state.save_last(*given) or os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(Interrupted, match="SIGINT after step 4 of 4"):
-        train(tiny_bert, tmp_path, settings(max_steps=4, save_steps=100, eval_steps=100), kind="labels")
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint_bit_for_bit(tiny_bert, tmp_path, undisturbed):

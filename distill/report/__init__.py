@@ -119,20 +119,21 @@ def _turn(folder: Path) -> Iterator[None]:
 
 def records_of(run: Path, table: str, row: str, scores: dict | None = None, reading: str = "") -> list[Record]:
     """The records of a finished run directory: its best scores, or `scores`, which is the `reading` of a file that
-    `evaluate --output` wrote. Of pre-training: the share of held-out masked words that it finds; none where no words were learned.
-    Of a curriculum also its policy_of(), in a table of its own: without an error, and n the number of episodes."""
+    `evaluate --output` wrote, maybe of another task than the run's. Of pre-training: the share of held-out masked words that it
+    finds; none where no words were learned. Of a curriculum also its policy_of(), in a table of its own: without an error, and n the number of episodes."""
     if not (run / "DONE").exists():
         raise ValueError(f"{run} is not finished: run its command again")
     config, origin, own = (read_json(run / name) for name in ("config.json", "origin.json", "scores.json"))
     pretrained = is_masked_lm(run / "best")
     task = {"task": TEXT.name, "version": TEXT.version} if pretrained else read_json(run / "best" / "task.json")
     scores = scores or own
+    name, version = scores.get("task", task["task"]), scores.get("version", task["version"])
     words = of_one_seed(origin["command"], config["seed"])
     similarity = scores.get("similarity") or config.get("similarity") or (similarity_of(origin["senses"]) if "senses" in origin else "")
     parameters = stored_parameters(run / "best" / "model.safetensors")
     source = "" if config.get("random_init") else config.get("model", "")
     steps, tokens = pretraining_of(run if pretrained else Path(source).parent)
-    found = [Record(table, row, task["task"], task["version"], *key.split("/"), value, scores["counts"][key],
+    found = [Record(table, row, name, version, *key.split("/"), value, scores["counts"][key],
                     scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
                     origin["device"], own["seconds"], parameters if is_of_best(key) else None, reading, stage_of(run),
                     RunDir(run).evaluations(), steps, tokens, similarity)

@@ -11,6 +11,7 @@ from distill.config import split_words
 from distill.report import Record, read_records
 from distill.report.policies import policy_of
 from distill.rundir import RunDir, origin, read_json
+from distill.senses import READINGS
 
 CHECKED = {"teacher": "TEACHER", "senses": "SENSES"}  # what an earlier command makes, and the variable that names it
 DROPPED = ("output_dir", "cache_dir", "stages_dir")   # places of the first run
@@ -79,10 +80,10 @@ def teachers(record: Record, records: Sequence[Record], path: str) -> list[Recor
     """
     folder, own = Path(path.removesuffix("/best")), Path(value_of(words_of(record), "output_dir"))
     made: dict[str, tuple[Record, Path]] = {}
-    for other in records:
+    for other in sorted(records, key=lambda other: other.reading):  # a run's own scores first
         place = Path(value_of(words_of(other), "output_dir"))
         if (other.table, other.task) == (record.table, record.task) and other.command != record.command \
-                and not other.reading and _same_end(folder, place):
+                and _same_end(folder, place):
             made.setdefault(other.command, (other, place))
     likely = list(made.values())
     for test in (lambda other, place: other.recipe == "finetune", lambda other, place: place.parent.name == own.parent.name,
@@ -108,7 +109,7 @@ def reproduce(record: Record, records: Sequence[Record], paths: Mapping[str, str
     out.mkdir(parents=True, exist_ok=True)
     _run(command(record, paths, out))
     if record.reading:
-        _read_senses(record, paths, out)
+        _read_again(record, paths, out)
     value, facts = score_of(record, out), origin([])
     difference, allowed = 100 * (value - record.value), 100 * record.stderr
     said = (f"{record.row}, {record.task} {record.split}, {record.metric}, seed {record.seed}\n"
@@ -120,13 +121,14 @@ def reproduce(record: Record, records: Sequence[Record], paths: Mapping[str, str
     return f"{said}reproduced"
 
 
-def _read_senses(record: Record, paths: Mapping[str, str], out: Path) -> None:
-    """Score the run through senses: those that it was trained with, or those of its own states, as of any teacher."""
+def _read_again(record: Record, paths: Mapping[str, str], out: Path) -> None:
+    """Score the run on the record's task; through senses those that it was trained with, or those of its own states, as of any teacher."""
     senses, data = paths.get("senses") or value_of(words_of(record), "senses"), ["--data_dir", paths["data_dir"]]
-    if not senses:
+    if record.reading == READINGS["senses"] and not senses:
         senses = str(out / "senses")
         _run([*_build(record), "--teacher", str(out / "best"), *data, "--output_dir", senses])
-    _run(["evaluate", record.task, "--checkpoint", str(out), "--senses", senses, *_similarity(record), *data, "--output", str(out / "readings.json")])
+    _run(["evaluate", record.task, "--checkpoint", str(out), *(["--senses", senses, *_similarity(record)] if senses else []), *data,
+          "--output", str(out / "readings.json")])
 
 
 def _build(record: Record) -> list[str]:

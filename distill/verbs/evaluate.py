@@ -13,6 +13,7 @@ from distill.downloads import open_for, probe_pooling
 from distill.evaluate import answer_questions, dev_splits, encode_split, score
 from distill.rundir import read_json, write_json
 from distill.scores import Predictions, Scores
+from distill.senses import READINGS
 from distill.senses.dictionary import DICTIONARY, SenseDictionary
 from distill.spans import Answering, answers_by_id, by_answer
 from distill.submission import write_submission
@@ -20,7 +21,6 @@ from models.encoder import Encoder
 from models.heads import POOLINGS, SIMILARITIES, SenseLookup
 from models.weights import fingerprint
 
-READINGS = {"continuous": "continuous states", "senses": "chosen senses"}  # what a head reads, as scores say it
 logger = logging.getLogger(__name__)
 
 
@@ -85,7 +85,8 @@ def main(words: list[str]) -> None:
             if task.unanswerable:
                 print(*(apart(split, found, task) for split, found in scores.predictions.items()), sep="\n")
         if given.output:
-            write_json(Path(given.output), {READINGS[way]: {**scores.to_json(), **({"similarity": lookup.similarity} if way == "senses" else {})}
+            write_json(Path(given.output), {READINGS[way]: {"task": task.name, "version": task.version, **scores.to_json(),
+                                                            **({"similarity": lookup.similarity} if way == "senses" else {})}
                                             for way, scores in readings.items()})
     if given.predictions:
         split = task.dev_splits[0]

@@ -17,8 +17,9 @@ from distill.report.reproduce import find_record, reproduce
 from distill.report.summary import Summary
 from distill.report.tables import chosen_row, csv_of, csv_text, render, tables_of
 from distill.rundir import device_name, read_json, write_text
+from distill.senses import READINGS
 
-READING, SPEED = "chosen senses", "speed"  # a reading of `evaluate --output`; the table of what `bench` measured
+SPEED = "speed"  # the table of what `bench` measured
 logger = logging.getLogger(__name__)
 
 
@@ -46,7 +47,7 @@ def main(words: list[str]) -> None:
     add.add_argument("row", help="the system, as the table names it")
     add.add_argument("run", type=Path, help="its run directory, or a folder with seed-0, seed-1 ... in it")
     add.add_argument("--scores", type=Path, help="a file of evaluate --output, instead of the run's own scores")
-    add.add_argument("--reading", default=READING, help="which reading of that file")
+    add.add_argument("--reading", default=READINGS["senses"], help="which reading of that file")
     constant = actions.add_parser("constant", help="record what one constant answer scores, from the data alone")
     constant.add_argument("task")
     constant.add_argument("table")

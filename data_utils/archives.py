@@ -43,7 +43,7 @@ def extract_tar(archive: Path, target: Path) -> None:
             inner = [member.replace(name="/".join(parts[1:]), deep=False) for member, parts in found if parts[1:]]
             for member in inner:
                 if not (member.isfile() or member.isdir()):
-                    raise ValueError(f"{archive}: the member {member.name!r} is no file; nothing is unpacked")
+                    raise ValueError(f"{archive}: the member {member.name!r} is not a file; nothing is unpacked")
                 tarfile.data_filter(member, str(target))
             for member in inner:
                 opened.extract(member, target, filter="data")

@@ -34,7 +34,7 @@ FRAMES = ("{x} , and {y}", "{x} , but {y}", "{x} , while {y}", "{x} and later {y
 
 @dataclass(frozen=True)
 class DemoSentence:
-    sentence: str      # words and punctuation marks, parted by single blanks
+    sentence: str      # words and punctuation marks, separated by single blanks
     label: int         # which of the word's two senses is meant
     word: str
     word_index: int    # among the sentence's blank-separated words
@@ -114,7 +114,7 @@ def read_true_senses(folder: Path, split: str) -> list[TrueSense]:
             row_split, row, word, word_index, sense = line.split("\t")
             true_sense = TrueSense(int(row), word, int(word_index), sense)
         except ValueError:
-            raise ValueError(f"{path}:{number}: expected {SENSES_HEADER!r} parted by tabs, got {line!r}") from None
+            raise ValueError(f"{path}:{number}: expected {SENSES_HEADER!r} separated by tabs, got {line!r}") from None
         if row_split == split:
             senses.append(true_sense)
     return senses

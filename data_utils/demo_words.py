@@ -4,7 +4,7 @@
     river: the ducks/geese ... _   clauses of the first sense: nature, bodies, things that can be touched
     money: the teller/clerk ... _  clauses of the second sense: institutions, machines, games, signs, ideas
 
-Clauses are parted by ";". "_" is the slot of the word (or of its neutral noun), "a/b" offers a choice of single words.
+Clauses are separated by ";". "_" is the slot of the word (or of its neutral noun), "a/b" offers a choice of single words.
 The LAST clause of a sense never occurs in train. A slot follows an adjective or a demonstrative, so that "one" reads well there,
 and never "a" or "an", so that any noun fits.
 """

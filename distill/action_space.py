@@ -7,7 +7,7 @@ from data_utils.tasks import Task, get_task
 from distill.splits import split_fingerprints
 
 FOUND = "found"
-SUPERGLUE = ("RTE", "BoolQ", "CB", "COPA", "WiC", "WSC")  # as published, mpdistil.md 3.1
+SUPERGLUE = ("RTE", "BoolQ", "CB", "COPA", "WiC", "WSC")  # as published
 GLUE = ("MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI")
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A curriculum that learns which task the student's next batch comes from (MPDistil, mpdistil.md 2, stage 4, and 6).
+"""A curriculum that learns which task the student's next batch comes from (MPDistil, Sengupta et al., ICLR 2024).
 
     s_t -> policy -> a_t: a batch of task a_t -> one step of the student -> r_t, on quiz examples of the main task
 
@@ -45,7 +45,7 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class CurriculumSettings:
     """How a curriculum goes."""
 
     policy: str
@@ -89,7 +89,7 @@ class Curriculum:
     """
 
     def __init__(self, pools: Mapping[str, EncodedDataset], quiz: EncodedDataset, pad_id: int, observer: Observer, student: nn.Module,
-                 settings: Settings, log: Callable[[dict], None] = lambda record: None):
+                 settings: CurriculumSettings, log: Callable[[dict], None] = lambda record: None):
         self.tasks, self.pools, self.quiz, self.pad_id = list(pools), dict(pools), quiz, pad_id
         self.observer, self.student, self.settings, self.log = observer, student, settings, log
         batches = -(-len(quiz) // settings.batch_size)

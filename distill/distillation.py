@@ -9,12 +9,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from data_utils.batching import TrainStream
 from data_utils.tasks import Task
 from distill import workers
 from distill.config import ABOVE_0, FROM_0, TaskConfig, check_weights, setting
-from distill.engine import fit
-from distill.evaluate import check_length, note_length, score
+from distill.evaluate import check_length, note_length
 from distill.objective import Objective
 from distill.precision import check_precision
 from distill.presets import preset_of
@@ -23,10 +21,10 @@ from distill.schedules import Weight
 from distill.scores import Scores
 from distill.senses.dictionary import DICTIONARY, SenseDictionary
 from distill.splits import read_splits, split_fingerprints, train_split, warn_of_seen
-from distill.teacher import LiveTeacher, Silent, Teacher, Wanted
+from distill.task_fit import fit_on_task
+from distill.teacher import LiveTeacher, NoTeacher, Teacher, Wanted
 from distill.teacher_cache import cache_bytes, cache_key, cached_teacher, sense_type
 from distill.terms import Labels, SoftTargets, Term
-from distill.vocabulary import held_vocabulary
 from models.checkpoint import checkpoint_config, load_encoder
 from models.encoder import Encoder
 from models.heads import SenseLookup
@@ -45,10 +43,10 @@ class DistilConfig(TaskConfig):
 
     output_dir: str = setting("./runs/student", "the run directory")
     teacher: str = setting("./runs/teacher/best", "checkpoint folder of the teacher")
-    student: str = setting("truncate:half", "truncate:N or layers:0,2,4 of the teacher, or a hub id, folder or minilm")
-    student_layers: str = setting("all", "layers to keep of a student that is a model of its own: all, truncate:N, layers:0,2")
+    student: str = setting("truncate:half", "truncate:N, uniform:N or layers:0,2,4 of the teacher, or a hub id, folder or minilm")
+    student_layers: str = setting("all", "layers to keep of a student that is a model of its own: all, truncate:N, uniform:N, layers:0,2")
     ce_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the loss on the labels")
-    kl_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the teacher's soft targets (for scores: squared error)")
+    kl_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the teacher's soft targets (for regression: squared error)")
     temperature: Annotated[float, ABOVE_0] = setting(2.0, "temperature of the soft targets")
     freeze_head: bool = setting(False, "keep the teacher's head as it is")
     cache_dir: str = setting("", "folder of the teacher's cached outputs, for runs to share; empty: output_dir, until the run ends")
@@ -99,16 +97,16 @@ class Distillation(Objective):
         return {name: weight(progress) if callable(weight) else weight for name, weight in self.term_weights.items()}
 
     def forward(self, student, batch, progress):
-        target = self.teacher(batch)  # first: what it looks up by the batch would wait for the student's pass on a GPU
-        return self.sums(student(batch), target, batch, self.weights(progress))
+        teacher = self.teacher(batch)  # first: what it looks up by the batch would wait for the student's pass on a GPU
+        return self.sums(student(batch), teacher, batch, self.weights(progress))
 
-    def sums(self, found: Outputs, target: Outputs, batch, weights: dict[str, float]) -> dict[str, Tensor]:
-        """The sum of each term over a micro-batch, of student (`found`) and teacher (`target`)."""
-        return {name: found.nothing + value for name, value in self.read(found, target, batch, weights).items()}
+    def sums(self, student: Outputs, teacher: Outputs, batch, weights: dict[str, float]) -> dict[str, Tensor]:
+        """The sum of each term over a micro-batch, of what both gave for it."""
+        return {name: student.nothing + value for name, value in self.bare_sums(student, teacher, batch, weights).items()}
 
-    def read(self, found: Outputs, target: Outputs, batch, weights: dict[str, float]) -> dict[str, Tensor]:
+    def bare_sums(self, student: Outputs, teacher: Outputs, batch, weights: dict[str, float]) -> dict[str, Tensor]:
         """sums(), functions of nothing but the parameters that a term reads."""
-        return {name: term(found, target, batch) if weights[name] else 0.0 * sum(map(torch.sum, term.parameters()))
+        return {name: term(student, teacher, batch) if weights[name] else 0.0 * sum(map(torch.sum, term.parameters()))
                 for name, term in self.terms.items()}
 
 
@@ -167,25 +165,28 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     live = LiveTeacher(teacher, cfg, objective.wanted, lookup)
     objective.teacher = cached_or_live(live, read, Path(cfg.cache_dir or run_dir.cache) / key, cfg, same_vocabulary)
     del teacher, live  # where its outputs are cached, so that the student has its memory too
-    stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
-    with held_vocabulary(cfg, student, train, *evaluation.values()):
-        return fit(student, objective, stream, cfg, run_dir, lambda model, to_beat: score(model, task, evaluation, to_beat=to_beat))
+    return fit_on_task(student, objective, task, train, evaluation, cfg, run_dir)
 
 
-def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig, reads_batches: bool) -> Teacher:
-    """The teacher's outputs computed once over all examples; none where none are read (labels alone). It runs at every step instead
-    where those of tokens would take more than cfg.max_cache_gib, or where this run alone would use the cache and reads a part of the
-    examples, if it `reads_batches` of the student: one vocabulary."""
+def cached_or_live(live: LiveTeacher, dataset, folder: Path, cfg: DistilConfig, same_vocabulary: bool) -> Teacher:
+    """The teacher's outputs computed once over all examples; none where none are read (labels alone). It runs at every step where
+    why_live() says so. `same_vocabulary`: it reads the batches of the student."""
     if live.wanted == Wanted():
-        return Silent()
-    size, why = cache_bytes(live, dataset) / 2**30, ""
-    if (live.wanted.of_tokens or live.encoder.info.spans) and size > cfg.max_cache_gib:
-        why = f"its outputs would take {size:.1f} GiB (--max_cache_gib {cfg.max_cache_gib:g})"
-    elif reads_batches and cfg.passes(len(dataset)) < 1 and not cfg.cache_dir:
-        why = "the run reads a part of the examples alone"
-    if reads_batches and not workers.one_machine():
-        why = "on several machines no file is written by all"
-    if why:
+        return NoTeacher()
+    if why := why_live(live, dataset, cfg, same_vocabulary):
         logger.info("the teacher runs at every step: %s", why)
         return live
     return cached_teacher(live, dataset, folder)
+
+
+def why_live(live: LiveTeacher, dataset, cfg: DistilConfig, same_vocabulary: bool) -> str:
+    """Why the teacher's outputs are not cached, "" where they are. One of another vocabulary reads other batches than the student: it can
+    only be cached."""
+    if same_vocabulary and not workers.one_machine():
+        return "on several machines no file is written by all"
+    size = cache_bytes(live, dataset) / 2**30
+    if (live.wanted.of_tokens or live.encoder.info.spans) and size > cfg.max_cache_gib:
+        return f"its outputs would take {size:.1f} GiB (--max_cache_gib {cfg.max_cache_gib:g})"
+    if same_vocabulary and cfg.passes(len(dataset)) < 1 and not cfg.cache_dir:
+        return "the run is shorter than one epoch"
+    return ""

@@ -27,6 +27,8 @@ from models.encoder import Encoder, TaskInfo
 from models.heads import TOKENS
 from models.outputs import PADDING_LOGIT, Outputs
 
+AS_IT_IS = MappingProxyType({"": attrgetter("logits")})  # the one reading of an encoder that answers in one way
+
 
 def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0,
                  windows: Windows = Windows()) -> EncodedDataset:
@@ -112,7 +114,7 @@ def answer_questions(encoder: Encoder, task: Task, dataset: EncodedDataset, answ
 
 
 def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
-          readings: Mapping[str, Callable[[Outputs], Tensor]] = MappingProxyType({"": attrgetter("logits")}),
+          readings: Mapping[str, Callable[[Outputs], Tensor]] = AS_IT_IS,
           answering: Answering = Answering(), to_beat: float = -math.inf) -> Scores:
     """The task's metrics on every split of `splits`, and the predictions, from one pass over it; the first split selects. Where that does
     not beat `to_beat`, the others are left out: what is reported costs nothing while it changes nothing.

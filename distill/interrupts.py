@@ -82,9 +82,9 @@ def signals(minutes: float = 0.0) -> Iterator[Stop]:
         if stop.cuts:
             raise Cut
         if workers.is_main():
-            again = " (Ctrl-C again: neither)" if number == signal.SIGINT else ""
+            again = "; Ctrl-C again quits without saving" if number == signal.SIGINT else ""
             with contextlib.suppress(OSError):  # a terminal that is gone
-                os.write(STDERR, f"\n{stop.received[-1]}: this step is finished and saved first{again}\n".encode())
+                os.write(STDERR, f"\n{stop.received[-1]}: finishing this step and saving{again}\n".encode())
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

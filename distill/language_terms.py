@@ -26,9 +26,9 @@ class MaskedWords(Term):
     def count(self, batch):
         return batch.masked
 
-    def forward(self, found, target, batch):
-        where = chosen(batch, "masked")
-        return word_cross_entropy(found.words.features(where), found.words.weight, found.words.bias, batch.target[where])
+    def forward(self, student, teacher, batch):
+        where, words = chosen(batch, "masked"), student.words
+        return word_cross_entropy(words.features(where), words.weight, words.bias, batch.target[where])
 
 
 class SoftWords(Term):
@@ -44,10 +44,10 @@ class SoftWords(Term):
     def count(self, batch):
         return batch.masked if self.place == "masked" else batch.tokens
 
-    def forward(self, found, target, batch):
+    def forward(self, student, teacher, batch):
         where = chosen(batch, self.place)
-        teacher = target.words.features(where), target.words.weight, target.words.bias
-        return soft_words(found.words.features(where), found.words.weight, found.words.bias, teacher, self.temperature)
+        own, taught = ((words.features(where), words.weight, words.bias) for words in (student.words, teacher.words))
+        return soft_words(*own, taught, self.temperature)
 
 
 class Directions(HiddenStates):

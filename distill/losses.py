@@ -63,7 +63,7 @@ def span_symmetric_kl(one_BTC: Tensor, other_BTC: Tensor) -> Tensor:
 def probability_error(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
     """T^2 mean_c (softmax(student / T)_c - softmax(teacher / T)_c)^2: logits [B, C] twice -> [B]. Gradient to the student only.
 
-    MPDistil's published code (mpdistil.md 2, stage 2); its paper writes a KL divergence, which is soft_targets().
+    MPDistil's published code; its paper writes a KL divergence, which is soft_targets().
     """
     student, teacher = ((logits.float() / temperature).softmax(-1) for logits in (student_BC, teacher_BC.detach()))
     return temperature ** 2 * (student - teacher).square().mean(-1)
@@ -72,7 +72,7 @@ def probability_error(student_BC: Tensor, teacher_BC: Tensor, temperature: float
 def doubt(logits_BC: Tensor, target_B: Tensor) -> Tensor:
     """1 - softmax(logits)[target], the probability of all other classes: [B, C], class indices [B] -> [B]. Gradient to the logits.
 
-    The competitive terms of MPDistil (mpdistil.md 2, stages 3 and 4). Differs: 1 is added, so that it is never negative.
+    The competitive terms of MPDistil (Sengupta et al., ICLR 2024). Differs: 1 is added, so that it is never negative.
     """
     return 1 - logits_BC.float().softmax(-1).gather(-1, target_B.unsqueeze(-1)).squeeze(-1)
 
@@ -86,7 +86,7 @@ def sense_cross_entropy(scores_MK: Tensor, sense_M: Tensor) -> Tensor:
     """-log softmax(scores)[sense]: scores [M, K] of a token's senses (-inf where it has fewer), the teacher's choice
     [M] -> [M]. Gradient to the scores.
 
-    arXiv 2504.06036; skd.md 3.2: L = 1/|T| sum_t CE(softmax_j <S_{w_t,j}, h_t>, y_t), no temperature, no 1/sqrt(d).
+    arXiv 2504.06036 and its code: L = 1/|T| sum_t CE(softmax_j <S_{w_t,j}, h_t>, y_t), no temperature, no 1/sqrt(d).
     Differs: slots beyond a type's senses are -inf, not 0.
     """
     return -torch.log_softmax(scores_MK.float(), dim=-1).gather(-1, sense_M.unsqueeze(-1)).squeeze(-1)
@@ -95,8 +95,8 @@ def sense_cross_entropy(scores_MK: Tensor, sense_M: Tensor) -> Tensor:
 def symmetric_kl(one_BC: Tensor, other_BC: Tensor) -> Tensor:
     """KL(p || q) + KL(q || p) of softmax(one) and softmax(other): logits [B, C] twice -> [B]. No temperature.
 
-    Gradient to both; detach one for a teacher that does not move. self_teaching.md 1.2 (the published code; its paper
-    writes one direction only).
+    Gradient to both; detach one for a teacher that does not move. Self-teaching's published code; its paper writes
+    one direction only.
     """
     one, other = (F.log_softmax(logits.float(), dim=-1) for logits in (one_BC, other_BC))
     return ((one.exp() - other.exp()) * (one - other)).sum(-1)

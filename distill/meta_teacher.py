@@ -1,4 +1,4 @@
-"""MPDistil's meta-teacher and what the student is measured against it (mpdistil.md 2, stages 3 and 4).
+"""MPDistil's meta-teacher and what the student is measured against it (Sengupta et al., ICLR 2024).
 
 The meta-teacher is the teacher with another last layer: the encoder stays as it is, and what the last layer reads of an
 example, by teacher (t) and student (s), is computed once.
@@ -81,8 +81,8 @@ class Known(nn.Module):
         return self.found[torch.tensor([self.row_of[uid] for uid in batch.uid.tolist()], device=self.found.device)]
 
 
-class Answering:
-    """How right a task's answers are, for classes and for scores alike."""
+class TaskLoss:
+    """How wrong a task's answers are, for classes and for regression alike."""
 
     def __init__(self, task: Task):
         low, high = task.score_range or (0, 1)
@@ -103,7 +103,7 @@ class MetaTeaching(Objective):
 
     def __init__(self, task: Task, quiz: EncodedDataset, teacher: np.ndarray, student: np.ndarray, compete: bool):
         super().__init__()
-        self.answering, self.compete = Answering(task), compete
+        self.task_loss, self.compete = TaskLoss(task), compete
         self.teacher, self.student = Known(quiz, teacher), Known(quiz, student)
         self.term_weights = {"teacher": 1.0, "teacher_doubt": 1.0, "student_doubt": -1.0} if compete else {"teacher": 0.5, "student": 0.5}
 
@@ -115,8 +115,8 @@ class MetaTeaching(Objective):
 
     def forward(self, meta: Encoder, batch, progress):
         own, its = (answers(meta, known(batch)) for known in (self.teacher, self.student))
-        terms = {"teacher": self.answering.loss(own, batch.target), "student": self.answering.loss(its, batch.target),
-                 "teacher_doubt": self.answering.doubt(own, batch.target), "student_doubt": self.answering.doubt(its, batch.target)}
+        terms = {"teacher": self.task_loss.loss(own, batch.target), "student": self.task_loss.loss(its, batch.target),
+                 "teacher_doubt": self.task_loss.doubt(own, batch.target), "student_doubt": self.task_loss.doubt(its, batch.target)}
         return {name: terms[name].sum() for name in self.term_weights}
 
 
@@ -139,7 +139,7 @@ class Learning(Objective):
 
     def __init__(self, tasks: dict[str, Task], compete: bool):
         super().__init__()
-        self.answering = {name: Answering(task) for name, task in tasks.items()}
+        self.task_losses = {name: TaskLoss(task) for name, task in tasks.items()}
         self.term_weights = {LOSS: 1.0, "doubt": 1.0} if compete else {LOSS: 1.0}
 
     def counts(self, batch):
@@ -149,10 +149,10 @@ class Learning(Objective):
         return self.term_weights
 
     def forward(self, student: MultiTask, batch: Batch, progress):
-        logits, answering = self.logits(student, batch), self.answering[batch.task]
+        logits, task_loss = self.logits(student, batch), self.task_losses[batch.task]
         others = [student.head_of(task) for task in student.infos if task != batch.task]
         idle = 0.0 * sum(parameter.sum() for head in others for parameter in head.parameters())  # ranks wait for all gradients
-        terms = {LOSS: answering.loss(logits, batch.target), "doubt": answering.doubt(logits, batch.target)}
+        terms = {LOSS: task_loss.loss(logits, batch.target), "doubt": task_loss.doubt(logits, batch.target)}
         return {name: terms[name].sum() + idle for name in self.term_weights}
 
     def logits(self, student: MultiTask, batch: Batch) -> Tensor:
@@ -183,8 +183,8 @@ class QuizObserver:
     def __init__(self, task: Task, quiz: EncodedDataset, meta_logits: Tensor, width: int, cfg, reward: str, fixed: bool):
         """`meta_logits`: the meta-teacher's answers to the quiz of `task`, the main one."""
         self.cfg, self.reward, self.fixed, self.width = cfg, reward, fixed, width
-        self.answering = Answering(task)
-        self.meta_doubt = Known(quiz, self.answering.doubt(meta_logits, torch.from_numpy(quiz.target)).numpy())
+        self.task_loss = TaskLoss(task)
+        self.meta_doubt = Known(quiz, self.task_loss.doubt(meta_logits, torch.from_numpy(quiz.target)).numpy())
         self.projection = torch.randn(width, generator=torch.Generator().manual_seed(cfg.seed)) / width ** 0.5
 
     @torch.no_grad()
@@ -193,7 +193,7 @@ class QuizObserver:
         with autocast(self.cfg, workers.device()):
             outputs = student(quiz.to(workers.device()))
             read = student.head.features(outputs.pooled)
-        gain = self.meta_doubt(quiz) - self.answering.doubt(outputs.logits.float().cpu(), quiz.target)
+        gain = self.meta_doubt(quiz) - self.task_loss.doubt(outputs.logits.float().cpu(), quiz.target)
         reward = float((gain > 0).float().mean() if self.reward == "binary" else gain.mean())
         if self.fixed:
             return student.head.dense.weight.float().cpu() @ self.projection, reward

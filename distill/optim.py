@@ -14,7 +14,8 @@ TOGETHER = {"cuda": 2 ** 24, "cpu": 2 ** 20}
 
 
 class RangerAdaBelief(torch.optim.Optimizer):
-    """AdaBelief with rectification, gradient centralisation and look-ahead (skd.md 3.3).
+    """AdaBelief with rectification, gradient centralisation and look-ahead, as the published code of
+    arXiv 2504.06036 steps.
 
     For each parameter p with gradient g, step t:
         g   <- g - mean of g over all dimensions but the first          (matrices and higher)

@@ -24,7 +24,7 @@ def uses_bf16(cfg, device: torch.device) -> bool:
 def check_precision(cfg, device: torch.device) -> None:
     """ValueError for what the device cannot do."""
     if cfg.fp16 and device.type != "cuda":
-        raise ValueError("--fp16 needs a CUDA device, and none is here: use --bf16 or leave both away")
+        raise ValueError("--fp16 needs a CUDA device, and none is here: use --bf16 or neither")
 
 
 def product_dtype(cfg, device: torch.device) -> torch.dtype:

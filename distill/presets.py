@@ -3,8 +3,8 @@
 SMALL   for encoders like minilm (22 M parameters), teachers and students alike: three epochs, and the rate that was held
         against twice and half of it (recipes/finetune.py); fewer epochs at half of it on the tasks of SMALL_TASKS, which are long
         (IMDb: as many as published for BERT-base's width; not tuned).
-BASE    for encoders as wide as BERT-base and DistilBERT, fine-tuned or distilled on a task: pretraining_kd.md 2.2, one schedule for both,
-        on answers in a text too.
+BASE    for encoders as wide as BERT-base and DistilBERT, fine-tuned or distilled on a task: the schedule of the student project
+        TinyDistilBERT (Cornell, CS4782) for both, on answers in a text too.
         Differs: warm-up, decay, and selection by the task's metrics.
 LARGE   for students of teachers of LARGE_WIDTH hidden units and more. Not tuned, no weights of such a teacher could be had:
         the rate is about what r1's large encoders need.

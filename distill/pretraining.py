@@ -59,7 +59,7 @@ def freeze_unread(objective: Pretraining, student: MaskedLM, batch: TextBatch, c
     objective.to(device)
     batch = batch.to(device)
     with autocast(cfg, device):
-        sums = objective.read(student(batch), objective.teacher(batch), batch, objective.weights(1.0))
+        sums = objective.bare_sums(student(batch), objective.teacher(batch), batch, objective.weights(1.0))
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     for parameter, gradient in zip(trained, torch.autograd.grad(sum(sums.values()), trained, allow_unused=True), strict=True):
         parameter.requires_grad_(gradient is not None)

@@ -216,7 +216,7 @@ class RunDir:
         changed = [line for line in differences(known, asdict(config)) if line.split(":")[0] not in MOVABLE]
         if changed:
             raise ValueError(f"{self.path} holds a run with other settings ({'; '.join(changed)}): give the same "
-                             "settings to go on with it, another --output_dir, or remove the folder")
+                             "settings to resume it, another --output_dir, or remove the folder")
 
     def _check_facts(self, facts: dict) -> None:
         file = self.path / "origin.json"

@@ -28,7 +28,7 @@ def cosine(progress: float, warmup: float) -> float:
 
 
 def one_cycle(progress: float, warmup: float) -> float:
-    """Cosine from 0.048 up to 1.2 at the end of the warm-up, cosine down to 0.0048 (skd.md 3.3, [V])."""
+    """Cosine from 0.048 up to 1.2 at the end of the warm-up, cosine down to 0.0048 (the published code of arXiv 2504.06036)."""
     peak, start, end = 1.2, 0.048, 0.0048
     if progress < warmup:
         return _anneal(start, peak, progress / warmup)
@@ -36,7 +36,7 @@ def one_cycle(progress: float, warmup: float) -> float:
 
 
 def one_cycle_beta1(progress: float, warmup: float) -> float:
-    """The first momentum that goes with `one_cycle`: 0.95 -> 0.85 at its peak -> 0.95 (skd.md 3.3)."""
+    """The first momentum that goes with `one_cycle`: 0.95 -> 0.85 at its peak -> 0.95."""
     if progress < warmup:
         return _anneal(0.95, 0.85, progress / warmup)
     return _anneal(0.85, 0.95, (progress - warmup) / (1 - warmup))

@@ -19,10 +19,10 @@ def parse_seeds(words: Sequence[str]) -> list[int]:
     wrong = [word for word in words if not (word.isascii() and word.isdigit())]
     if wrong or not words:
         raise ValueError(f"{' '.join(['--seeds', *words])}: expected whole numbers from 0 on with blanks between them, as in --seeds 0 1 2"
-                         + (f"; {wrong[0]!r} is none" if wrong else ""))
+                         + (f"; {wrong[0]!r} is not one" if wrong else ""))
     seeds = [int(word) for word in words]
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds {' '.join(words)}: a seed is there twice, its run would count twice; give each once")
+        raise ValueError(f"--seeds {' '.join(words)}: a seed is given twice and its run would count twice; give each once")
     return seeds
 
 
@@ -44,14 +44,14 @@ class SeedFolder:
 
     def __init__(self, path: Path, seeds: Sequence[int]):
         if SEED in str(path):
-            raise ValueError(f"--output_dir {path}: with --seeds the runs go into {FOLDER}N below it; leave {SEED} away")
+            raise ValueError(f"--output_dir {path}: with --seeds the runs go into {FOLDER}N below it; omit {SEED}")
         self.path, self.scores_file, self.done_file = path, path / "scores.json", path / "DONE"
         self.runs = {seed: RunDir(path / f"{FOLDER}{seed}") for seed in seeds}
 
     def words(self, words: Sequence[str]) -> list[list[str]]:
         """The words of each seed's own run: those given, SEED replaced, with its seed and folder."""
         if any(word.split("=")[0] == "--seed" for word in words):
-            raise ValueError("--seed and --seeds together: --seeds names the seed of every run, leave --seed away")
+            raise ValueError("--seed and --seeds together: --seeds names the seed of every run; omit --seed")
         return [[*(word.replace(SEED, str(seed)) for word in words), "--seed", str(seed), "--output_dir", str(run_dir.path)]
                 for seed, run_dir in self.runs.items()]
 
@@ -72,7 +72,7 @@ class SeedFolder:
         more = [seed for seed in runs_by_seed(self.path) if seed not in self.runs]
         if more:
             raise ValueError(f"{self.path} also holds {', '.join(f'{FOLDER}{seed}' for seed in more)}: scores over seeds leave none "
-                             f"out; name all (--seeds {' '.join(map(str, [*self.runs, *more]))}), or remove what shall not count")
+                             f"out; name all (--seeds {' '.join(map(str, [*self.runs, *more]))}), or remove what should not count")
 
     def finish(self) -> None:
         """Write the scores over the seeds, whose runs are complete, then DONE."""

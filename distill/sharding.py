@@ -86,7 +86,7 @@ def shard(encoder: Trunk, *around: nn.Module) -> Trunk:
     """
     if workers.world() == 1:
         raise ValueError("--fsdp: this is one process, there is nothing to shard over; start it with "
-                         "`torchrun --nproc_per_node N -m distill ...`, or leave --fsdp away")
+                         "`torchrun --nproc_per_node N -m distill ...`, or omit --fsdp")
     mesh = init_device_mesh(workers.device().type, (workers.world(),))
     owner, name = layer_stack(encoder.backbone)
     for module in getattr(owner, name):

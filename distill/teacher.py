@@ -49,7 +49,7 @@ class Teacher(Protocol):
     def __call__(self, batch) -> Outputs: ...
 
 
-class Silent:
+class NoTeacher:
     """The teacher of a student that learns from none."""
 
     def __call__(self, batch) -> Outputs:

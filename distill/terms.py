@@ -43,8 +43,8 @@ class Term(nn.Module):
         """What the sum is divided by; `batch` is the whole step, on the CPU. Examples, unless a term says otherwise."""
         return len(batch)
 
-    def forward(self, found: Outputs, target: Outputs, batch) -> Tensor:
-        """The sum over a micro-batch, of student (`found`) and teacher (`target`)."""
+    def forward(self, student: Outputs, teacher: Outputs, batch) -> Tensor:
+        """The sum over a micro-batch, of what both gave for it."""
         raise NotImplementedError
 
 
@@ -56,8 +56,8 @@ class Labels(Term):
         of_classes = ("span_ce", span_cross_entropy) if task.spans else ("ce", cross_entropy)
         self.name, self.loss = ("mse", squared_error) if task.is_regression else of_classes
 
-    def forward(self, found, target, batch):
-        return self.loss(found.logits, batch.target).sum()
+    def forward(self, student, teacher, batch):
+        return self.loss(student.logits, batch.target).sum()
 
 
 class SoftTargets(Term):
@@ -71,10 +71,10 @@ class SoftTargets(Term):
         self.is_regression, self.temperature = task.is_regression, temperature
         self.of_classes = span_soft_targets if task.spans else soft_targets
 
-    def forward(self, found, target, batch):
+    def forward(self, student, teacher, batch):
         if self.is_regression:
-            return soft_score(found.logits, target.logits).sum()
-        return self.of_classes(found.logits, target.logits, self.temperature).sum()
+            return soft_score(student.logits, teacher.logits).sum()
+        return self.of_classes(student.logits, teacher.logits, self.temperature).sum()
 
 
 class SoftProbabilities(SoftTargets):
@@ -82,10 +82,10 @@ class SoftProbabilities(SoftTargets):
 
     name = "mse_prob"
 
-    def forward(self, found, target, batch):
+    def forward(self, student, teacher, batch):
         if self.is_regression:
-            return super().forward(found, target, batch)
-        return probability_error(found.logits, target.logits, self.temperature).sum()
+            return super().forward(student, teacher, batch)
+        return probability_error(student.logits, teacher.logits, self.temperature).sum()
 
 
 class ClsStates(Term):
@@ -106,8 +106,8 @@ class ClsStates(Term):
     def count(self, batch):
         return len(batch.input_ids)
 
-    def forward(self, found, target, batch):
-        return sum(normalised_distance(found.hidden[one][:, 0], target.hidden[other][:, 0]).sum() for one, other in self.pairs)
+    def forward(self, student, teacher, batch):
+        return sum(normalised_distance(student.hidden[one][:, 0], teacher.hidden[other][:, 0]).sum() for one, other in self.pairs)
 
 
 class HiddenStates(Term):
@@ -139,9 +139,9 @@ class HiddenStates(Term):
         """Mask [B, T] of the positions that are compared: all real ones."""
         return batch.attention_mask.bool()
 
-    def forward(self, found, target, batch):
+    def forward(self, student, teacher, batch):
         where = self.places(batch)
-        pairs = [(found.hidden[one][where], target.hidden[other][where]) for one, other in self.pairs]
+        pairs = [(student.hidden[one][where], teacher.hidden[other][where]) for one, other in self.pairs]
         return sum(self.distance(self.project(one, other.shape[-1]), other).sum() for one, other in pairs)
 
 
@@ -167,9 +167,9 @@ class AttentionScores(Term):
     def count(self, batch):
         return batch.tokens * self.heads
 
-    def forward(self, found, target, batch):
+    def forward(self, student, teacher, batch):
         real = batch.attention_mask.bool()
-        return sum(attention_error(found.projections[one][:2], target.projections[other][:2], batch.visible, self.heads)[real].sum()
+        return sum(attention_error(student.projections[one][:2], teacher.projections[other][:2], batch.visible, self.heads)[real].sum()
                    for one, other in self.pairs)
 
 
@@ -195,12 +195,12 @@ class Relations(Term):
     def count(self, batch):
         return batch.tokens * self.heads
 
-    def forward(self, found, target, batch):
+    def forward(self, student, teacher, batch):
         length = batch.input_ids.shape[1]
         chunk = max(1, RELATION_NUMBERS // (self.heads * length ** 2))
         real = batch.attention_mask.bool()
         return sum(relation_kl(one, other, batch.visible, self.heads, chunk)[real].sum()
-                   for one, other in zip(found.projections[self.pair[0]], target.projections[self.pair[1]], strict=True))
+                   for one, other in zip(student.projections[self.pair[0]], teacher.projections[self.pair[1]], strict=True))
 
 
 class Senses(Term):
@@ -221,7 +221,7 @@ class Senses(Term):
         learned = lookup.offsets[1:] > lookup.offsets[:-1]
         learned[[token for token in left_out if token < len(learned)]] = False
         self.register_buffer("learned", learned, persistent=False)
-        self._learned = learned.clone().cpu()  # where batches are counted
+        self.learned_on_cpu = learned.clone().cpu()  # where batches are counted
 
     def tokens(self, batch, learned: Tensor) -> Tensor:
         """Mask [B, T] of the real tokens of a type whose senses are learned."""
@@ -229,15 +229,15 @@ class Senses(Term):
         return learned[inside] & (batch.input_ids < len(learned)) & batch.attention_mask.bool()
 
     def count(self, batch):
-        return int(self.tokens(batch, self._learned).sum())
+        return int(self.tokens(batch, self.learned_on_cpu).sum())
 
-    def forward(self, found, target, batch):
+    def forward(self, student, teacher, batch):
         chosen = self.tokens(batch, self.learned)
         ids_M = batch.input_ids[chosen]
-        scores_MK = self.lookup.scores(found.hidden[-1][chosen], ids_M)
+        scores_MK = self.lookup.scores(student.hidden[-1][chosen], ids_M)
         if self.soft_of:
             with torch.no_grad():
-                wanted_MK = self.lookup.scores(target.hidden[self.soft_of][chosen], ids_M)
+                wanted_MK = self.lookup.scores(teacher.hidden[self.soft_of][chosen], ids_M)
             lowest = -1e4  # where a type has no such sense: no weight, and no nan of inf - inf
             return soft_targets(scores_MK.clamp(min=lowest), wanted_MK.clamp(min=lowest), self.temperature).sum()
-        return sense_cross_entropy(scores_MK / self.temperature, target.senses[chosen]).sum()
+        return sense_cross_entropy(scores_MK / self.temperature, teacher.senses[chosen]).sum()

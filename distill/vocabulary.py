@@ -22,6 +22,6 @@ def held_vocabulary(cfg: TrainConfig, student: Encoder, *datasets: EncodedDatase
     if not (cfg.trim_vocabulary if cfg.trim_vocabulary is not None else not cfg.fsdp):
         return contextlib.nullcontext()
     ids = np.unique(np.concatenate([*(dataset.ids for dataset in datasets), student.tokenizer.all_special_ids])).tolist()
-    logger.info("training %d of %d word embeddings: those that the data read (--trim_vocabulary)", len(ids),
+    logger.info("training %d of %d word embeddings: those that occur in the data (--trim_vocabulary)", len(ids),
                 student.config.vocab_size)
     return trimmed(student.backbone, ids)

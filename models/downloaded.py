@@ -47,7 +47,7 @@ def open_checkpoint(path: str | Path, task: str, version: int, texts: tuple[str,
     if not is_plain(folder):
         return Opened(load_encoder(folder), pooling_known=True)
     named = plain_labels(folder)
-    named = labels if choices and not named else _by_name(named, labels, folder, spans)  # a scorer of choices has one output, without a name
+    named = labels if choices and not named else _by_name(named, labels, folder, spans)  # multiple choice has one logit a choice, without a name
     info = TaskInfo(task, version, texts, named, pooling=TOKENS if spans else "cls", choices=choices)
     return Opened(load_encoder(folder, info), pooling_known=spans)
 

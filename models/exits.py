@@ -1,4 +1,4 @@
-"""One network that answers twice: after its last layer, and after an earlier one (self_teaching.md 1.1)."""
+"""One network that answers twice: after its last layer, and after an earlier one (distill/recipes/self_teaching.py)."""
 
 import copy
 from pathlib import Path

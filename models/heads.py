@@ -31,7 +31,7 @@ def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: str) -> Tensor:
         position      0     1      2 ...
                     [CLS] first  second  ... [SEP] [PAD]
         cls           x
-        first_token         x                              (what the published SKD checkpoints read, skd.md 1.1)
+        first_token         x                              (what the published SKD checkpoints read)
         mean          x     x      x     ...   x           (padding excluded)
     """
     if pooling == "cls":
@@ -157,7 +157,7 @@ class SenseLookup(nn.Module):
 
     A state h scores a sense s by `similarity`:
 
-        dot        <h, s>                  skd.md 3.2 and 3.4 (arXiv 2504.06036); favours long senses
+        dot        <h, s>                  as published (arXiv 2504.06036); favours long senses
         distance   <h, s> - |s|^2 / 2      = (|h|^2 - |h - s|^2) / 2: the best is the nearest, as k-means has it
 
     Differs: a type's missing slots score -inf, so that no sense that does not exist is ever chosen.

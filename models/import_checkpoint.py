@@ -153,7 +153,7 @@ def _config(path: Path, state: dict[str, torch.Tensor]) -> tuple[DebertaV2Config
                          "put the right configuration there, or move this one away")
     settings = _DEFAULTS | {"position_buckets": 0 if positions is None else len(positions) // 2} | companion | from_shapes
     if "num_attention_heads" not in settings and hidden_size % HEAD_WIDTH:
-        raise ValueError(f"{path}: width {hidden_size} is no number of heads of {HEAD_WIDTH}; put its model_config.json beside it")
+        raise ValueError(f"{path}: width {hidden_size} is not a multiple of the head width {HEAD_WIDTH}; put its model_config.json beside it")
     settings.setdefault("num_attention_heads", hidden_size // HEAD_WIDTH)
     if settings["pooler_hidden_act"] != "gelu":
         raise ValueError(f"{beside}: the pooling's hidden_act is {settings['pooler_hidden_act']!r}; expected 'gelu', "

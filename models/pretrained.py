@@ -131,7 +131,7 @@ def classifier_tensors(name: str, info: TaskInfo) -> dict[str, Tensor]:
     model, report = _load(partial(kind.from_pretrained, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True), name, "weights")
     lacking = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if lacking:
-        raise ValueError(f"{name} was not trained on a task: transformers would begin {', '.join(lacking[:4])} at random. Fine-tune it: "
+        raise ValueError(f"{name} was not trained on a task: transformers would initialise {', '.join(lacking[:4])} randomly. Fine-tune it: "
                          f"MODEL={name} sh r1_teacher_model.sh {info.task}")
     return model.state_dict()
 
@@ -149,7 +149,7 @@ def masked_lm(name: str, fresh_head: bool = False, random_init: bool = False) ->
     missing = sorted(report["missing_keys"])
     of_head = all(key.startswith((layout.dense, layout.norm, layout.bias)) or key in model.all_tied_weights_keys for key in missing)
     if missing and not (fresh_head and of_head):
-        raise ValueError(f"{name!r} is no masked language model: transformers would begin {', '.join(missing[:4])} at random, and a "
+        raise ValueError(f"{name!r} is not a masked language model: transformers would initialise {', '.join(missing[:4])} randomly, and a "
                          "student would learn noise. Take a model with such a head, or train one first: "
                          f"`python -m distill train pretrain text --preset head --student {name}`")
     return MaskedLM.of(use_fast_attention(model), load_tokenizer(name))

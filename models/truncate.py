@@ -58,7 +58,7 @@ def keep_layers(config: PreTrainedConfig, layers: tuple[int, ...]) -> None:
 
 def adapt(student: Encoder, teacher: Encoder) -> Encoder:
     """`student`, its backbone kept, reading the teacher's head: copied, behind a linear adaptor where widths differ
-    (skd.md 3.1: N(0, 0.02), bias 0)."""
+    (N(0, 0.02), bias 0, as in the published code of arXiv 2504.06036)."""
     adaptor = nn.Identity()
     if student.config.hidden_size != teacher.width:
         adaptor = nn.Linear(student.config.hidden_size, teacher.width)

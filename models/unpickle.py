@@ -150,7 +150,7 @@ def _load_weights_only(source: Path | io.BytesIO) -> Any:
         named = re.search(r"GLOBAL (\S+)", str(error))  # torch names none in protocols above 2
         wanted = _foreign_global(source) or (named and named.group(1))
         if not wanted:
-            raise ValueError("it holds more than tensors, or it is no file of torch.save") from None
+            raise ValueError("it holds more than tensors, or it is not a file of torch.save") from None
         raise _Refused(wanted) from None
 
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fine-tune an encoder that was distilled in pre-training, or any other, on a task: r1, with a model and a run of its own.
 # Edit the knobs here, or set them in the environment; further words go to the training:
-#     MODEL=runs/pretrain/best RUN=student sh scripts/finetune.sh SST-2 --seeds 1 2 3
+#     MODEL=runs/pretrain/distilbert/best RUN=student sh scripts/finetune.sh SST-2 --seeds 1 2 3
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fine-tune an encoder on IMDb's reviews. A tenth of train selects the epoch, the test set is reported. Edit the knobs here, or
 # set them in the environment; further words go to the training:
-#     DATA=/folder/that/holds/aclImdb MODEL=runs/pretrain/best RUN=student sh scripts/finetune_imdb.sh --seed 1
+#     DATA=/folder/that/holds/aclImdb MODEL=runs/pretrain/distilbert/best RUN=student sh scripts/finetune_imdb.sh --seed 1
 set -eu
 cd "$(dirname "$0")/.."
 DATA=${DATA:-./glue}                                     # folder that holds aclImdb/ as it is unpacked; without it: the hub

@@ -10,7 +10,7 @@ MODEL=${MODEL:-google-bert/bert-base-uncased}       # the teacher before fine-tu
 TASKS=${TASKS:-found}                               # the other tasks of the curriculum, joined by commas; found: the published ones in $DATA
 STUDENT=${STUDENT:-truncate:half}                   # truncate:N or layers:0,2,4 of the teacher
 RUNS=${RUNS:-./runs}                                # everything is written below
-NAME=${NAME:-mpdistil}                              # the run is $RUNS/TASK/$NAME
+RUN=${RUN:-mpdistil}                                # the run is $RUNS/TASK/$RUN
 
 if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
     echo "usage: sh scripts/mpdistil.sh TASK [settings]" >&2
@@ -20,4 +20,4 @@ fi
 TASK=$("$PYTHON" -m distill data name "$1")
 shift
 exec "$PYTHON" -m distill train mpdistil "$TASK" --data_dir "$DATA" --model "$MODEL" --tasks "$TASKS" --student "$STUDENT" \
-    --output_dir "$RUNS/$TASK/$NAME" "$@"
+    --output_dir "$RUNS/$TASK/$RUN" "$@"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# README's table of pre-training. MODEL learned masked words on the text and then taught: students of half its layers, pre-trained on the same
+# A table of pre-training. MODEL learned masked words on the text and then taught: students of half its layers, pre-trained on the same
 # text with and without it, from its layers and from fresh ones, then fine-tuned; beside the teacher, the encoder as it came, the layers
 # of both and fresh ones without that pre-training, and a constant answer. Rows of students differ in what their names say alone: steps, rows,
 # rate, decay, clipping, choice of masks, token types are one for all (minilmv2 reads unmasked text). Pre-training has one seed. Every row
@@ -90,7 +90,7 @@ for row in $ROWS; do
     mlm_fresh) student $row "control: masked words alone, fresh layers" --preset mlm --random_init True ;;
     without_kl) student $row "distilbert without soft targets" --preset distilbert --kl_weight 0 ;;
     without_mlm) student $row "distilbert without masked words" --preset distilbert --mlm_weight 0 ;;
-    without_cos) student $row "distilbert without directions" --preset distilbert --cos_weight 0 ;;
+    without_cos) student $row "distilbert without the cosine loss" --preset distilbert --cos_weight 0 ;;
     fresh) finetune $row "control: fresh layers, no pre-training" "$RUNS/head/best" --layers "$LAYERS" --random_init True ;;
     constant) constant ;;
     *) echo "unknown row $row" >&2; exit 2 ;;

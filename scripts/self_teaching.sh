@@ -9,7 +9,7 @@ DATA=${DATA:-./glue}                                # folder of the tasks: $DATA
 MODEL=${MODEL:-google-bert/bert-base-uncased}       # hub id, folder, or minilm (offline, 6 layers)
 SCHEDULE=${SCHEDULE:-all,half}                      # after which layers teacher and student answer; 12,8 for two thirds
 RUNS=${RUNS:-./runs}                                # everything is written below
-NAME=${NAME:-self_taught}                           # the run is $RUNS/TASK/$NAME
+RUN=${RUN:-self_taught}                             # the run is $RUNS/TASK/$RUN
 SCRIPT=${SCRIPT:-scripts/self_teaching.sh}          # as the usage calls it
 
 if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
@@ -20,4 +20,4 @@ fi
 TASK=$("$PYTHON" -m distill data name "$1")
 shift
 exec "$PYTHON" -m distill train self_teaching "$TASK" --data_dir "$DATA" --model "$MODEL" --schedule "$SCHEDULE" \
-    --output_dir "$RUNS/$TASK/$NAME" "$@"
+    --output_dir "$RUNS/$TASK/$RUN" "$@"

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 MODEL=${MODEL:-google-bert/bert-large-uncased}      # hub id, folder, or minilm (offline, 6 layers)
 SCHEDULE=${SCHEDULE:-24,20,16,12}                   # three stages: 24 layers teach 20, those 16, those 12
-NAME=${NAME:-self_taught_gradually}                 # the run is $RUNS/TASK/$NAME, the stages before the last are in it
+RUN=${RUN:-self_taught_gradually}                   # the run is $RUNS/TASK/$RUN, the stages before the last are in it
 SCRIPT=scripts/self_teaching_gradual.sh
-export MODEL SCHEDULE NAME SCRIPT
+export MODEL SCHEDULE RUN SCRIPT
 exec sh scripts/self_teaching.sh "$@"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# README's table of answers in a text: MODEL fine-tuned on TASK, the teacher; a part of its layers fine-tuned alike, the control, and with
+# A table of extractive question answering: MODEL fine-tuned on TASK, the teacher; a part of its layers fine-tuned alike, the control, and with
 # the teacher's starts and ends as well, the second distillation. They answer the dev questions of JUDGE, of which none was trained on and
 # none selected. Run again after an interruption to go on.
 #     DATA=/path/to/tasks SEEDS='1 2 3' sh scripts/squad_table.sh

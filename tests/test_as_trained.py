@@ -1,7 +1,9 @@
 """A checkpoint is read as it was trained: as many tokens of an example, its senses by the same similarity, from the same dictionary."""
 
 import json
+import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from models.checkpoint import load_encoder
 from tests.finished import edit
+from tests.test_readme import README
 from tests.test_recipes import build, student_words, teach
 from tests.training import run
 
@@ -111,3 +114,10 @@ def test_what_a_teachers_head_reads_is_part_of_what_a_run_and_a_cache_are_made_f
     edit(teacher / "task.json", pooling="mean" if load_encoder(teacher).info.pooling != "mean" else "cls")
     assert run(*words, tmp_path / "one") == 1 and "read other teacher's head" in capsys.readouterr().err
     assert run(*words, tmp_path / "two") == 0 and len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 2
+
+
+def test_readmes_example_of_using_a_result_runs(tiny_bert, tiny_glue, tmp_path, capsys):
+    teach(tiny_bert, "SST-2", tiny_glue, tmp_path)
+    (example,) = re.findall(r"((?:    .*\n|\n)*    print\(\[encoder.*\n)", README)
+    exec(textwrap.dedent(example).replace("runs/SST-2/student/best", str(tmp_path / "teacher/best")), {})
+    assert capsys.readouterr().out.splitlines()[-1] in ("['negative']", "['positive']")

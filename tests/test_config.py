@@ -208,7 +208,7 @@ def test_distillation_takes_the_preset_of_its_teachers_width(recipe, width, pres
 
 
 def test_the_published_settings_for_the_width_of_distilbert():
-    """pretraining_kd.md 2.2"""
+    """One schedule for all tasks of an encoder of that width."""
     names = ("learning_rate", "num_train_epochs", "train_batch_size")
     found = {task: parse(finetune.Config, [], preset_settings(finetune, task, "base", [])) for task in ("MNLI", "IMDb")}
     assert {task: tuple(getattr(cfg, name) for name in names) for task, cfg in found.items()} == {"MNLI": (2e-5, 3, 32), "IMDb": (2e-5, 2, 16)}

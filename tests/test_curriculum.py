@@ -9,7 +9,7 @@ from torch import nn
 
 from data_utils.batching import TaskBatches
 from data_utils.encode import EncodedDataset
-from distill.curriculum import LOSS, Curriculum, Settings, returns_to_go
+from distill.curriculum import LOSS, Curriculum, CurriculumSettings, returns_to_go
 
 TASKS = ("main", "helps", "hurts", "harms")
 COST = {LOSS: torch.tensor(0.75)}  # of every batch
@@ -19,8 +19,8 @@ def pool(rows: int) -> EncodedDataset:
     return EncodedDataset(np.arange(rows), np.arange(3 * rows, dtype=np.int32), np.arange(0, 3 * rows + 1, 3), np.full(rows, 3), np.arange(rows) % 2)
 
 
-def settings(**changed) -> Settings:
-    return Settings(**{"policy": "learned", "batch_size": 8, "episode_steps": 0, "learning_rate": 1e-3, "discount": 0.0, "per_episode": False, "seed": 42} | changed)
+def settings(**changed) -> CurriculumSettings:
+    return CurriculumSettings(**{"policy": "learned", "batch_size": 8, "episode_steps": 0, "learning_rate": 1e-3, "discount": 0.0, "per_episode": False, "seed": 42} | changed)
 
 
 class World:
@@ -49,7 +49,7 @@ class Student(nn.Module):
     skill = 0.0
 
 
-def curriculum(given: Settings, world: World, rows: int = 160, tasks=TASKS, log=lambda record: None) -> Curriculum:
+def curriculum(given: CurriculumSettings, world: World, rows: int = 160, tasks=TASKS, log=lambda record: None) -> Curriculum:
     return Curriculum({task: pool(40) for task in tasks}, pool(rows), 0, world, Student(), given, log)
 
 
@@ -63,7 +63,7 @@ def take_steps(stream: Curriculum, first: int, last: int) -> list:
     return batches
 
 
-def live(given: Settings, seed: int, episodes: int, shuffled: bool = False, tasks=TASKS) -> tuple[Curriculum, list[dict]]:
+def live(given: CurriculumSettings, seed: int, episodes: int, shuffled: bool = False, tasks=TASKS) -> tuple[Curriculum, list[dict]]:
     records = []
     stream = curriculum(given, World(seed, shuffled), tasks=tasks, log=records.append)
     take_steps(stream, 0, episodes * stream.steps_per_epoch)

@@ -85,7 +85,7 @@ def test_parameters_are_counted_with_their_embeddings(tiny_bert, tiny_glue, tmp_
     base = Encoder(backbone, head, INFO, None)
     total, embeddings = parameter_counts(outline(base, 6).state_dict())
     heads = 768 * 768 + 768 + 2 * 768 + 2
-    assert (round((total - heads) / 1e6, 1), round(embeddings / 1e6, 2)) == (66.4, 23.84), "self_teaching.md 4.5"
+    assert (round((total - heads) / 1e6, 1), round(embeddings / 1e6, 2)) == (66.4, 23.84)
     assert parameter_counts(base.state_dict())[0] == total + 6 * 7_087_872
     (tmp_path / "saved").mkdir()
     student = encoder(tiny_bert, get_task("SST-2"), 2, dropout=False, seed=1)

@@ -43,12 +43,12 @@ def test_a_second_sigterm_changes_nothing_and_a_second_sigint_ends_at_once(capfd
     with signals() as stop:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
-        assert capfd.readouterr().err == 2 * "\nSIGTERM: this step is finished and saved first\n"
+        assert capfd.readouterr().err == 2 * "\nSIGTERM: finishing this step and saving\n"
         assert stop.asked(1) and stop.received == ["SIGTERM"] * 2 and stop.reason == "SIGTERM"
     with signals() as stop, pytest.raises(KeyboardInterrupt):
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-    assert stop.received == ["SIGINT"] and "finished and saved first (Ctrl-C again: neither)" in capfd.readouterr().err
+    assert stop.received == ["SIGINT"] and "saving; Ctrl-C again quits without saving" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("world", [1, 2])

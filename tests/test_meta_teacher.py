@@ -10,7 +10,7 @@ from data_utils.batching import collate
 from data_utils.tasks import get_task
 from distill import meta_teacher
 from distill.evaluate import encode_for, encode_split, predict, score
-from distill.meta_teacher import Answering, HeadLearning, Learning, MetaScores, MetaTeaching, QuizObserver, features, pooled
+from distill.meta_teacher import HeadLearning, Learning, MetaScores, MetaTeaching, QuizObserver, TaskLoss, features, pooled
 from models.checkpoint import load_encoder
 from models.encoder import TaskInfo
 from models.multitask import MultiTask
@@ -18,7 +18,7 @@ from tests.training import settings
 
 
 def test_answers_are_judged_by_hand_computed_values():
-    classes, scores = Answering(get_task("RTE")), Answering(get_task("STS-B"))
+    classes, scores = TaskLoss(get_task("RTE")), TaskLoss(get_task("STS-B"))
     logits, target = torch.tensor([[0.0, np.log(3.0)]]), torch.tensor([1])
     assert classes.loss(logits, target).item() == pytest.approx(-np.log(0.75)) and classes.doubt(logits, target).item() == pytest.approx(0.25)
     assert scores.loss(torch.tensor([[2.0]]), torch.tensor([4.5])).item() == pytest.approx(0.25)

@@ -65,7 +65,7 @@ def cola(teachers) -> Path:
 
 @pytest.mark.parametrize("limit, gone", [(16, True), (0, False)])
 def test_a_teacher_whose_outputs_are_cached_has_left_when_the_student_is_trained(limit, gone, cola, tiny_glue, tmp_path, monkeypatch):
-    loaded, read, fit = [], distillation.load_encoder, distillation.fit
+    loaded, read, fit = [], distillation.load_encoder, distillation.fit_on_task
 
     def load(folder):
         teacher = read(folder)
@@ -78,7 +78,7 @@ def test_a_teacher_whose_outputs_are_cached_has_left_when_the_student_is_trained
         return fit(*given)
 
     monkeypatch.setattr(distillation, "load_encoder", load)
-    monkeypatch.setattr(distillation, "fit", look)
+    monkeypatch.setattr(distillation, "fit_on_task", look)
     assert train("tinybert", "CoLA", tiny_glue, cola, tmp_path, "--max_steps", 3, "--max_cache_gib", limit) == 0 and loaded
 
 

@@ -13,6 +13,7 @@ import torch
 from data_utils.batching import InTurn, TrainStream
 from data_utils.draws import split_held_out, split_quiz, tenth_of_each
 from data_utils.tasks import get_task
+from distill import task_fit
 from distill.__main__ import main
 from distill.curriculum import Curriculum
 from distill.evaluate import encode_for, encode_split, predict
@@ -173,7 +174,8 @@ def test_variants_share_the_fits_that_they_have_in_common(made, data, tiny_bert,
     assert main(words(data, tiny_bert, tmp_path / "one", *shared)) == 0
     assert_same(left_behind(tmp_path / "one"), left_behind(made))
     fitted, shared_files = [], last_written(tmp_path / "stages")
-    monkeypatch.setattr(fits, "fit", lambda *given, fit=fits.fit, **more: fitted.append(given[4].path.name) or fit(*given, **more))
+    for module in (fits, task_fit):
+        monkeypatch.setattr(module, "fit", lambda *given, fit=fits.fit, **more: fitted.append(given[4].path.name) or fit(*given, **more))
     with monkeypatch.context() as patch:
         patch.setattr(fits, "features", None)  # the teacher has read all
         assert main(words(data, tiny_bert, tmp_path / "two", *shared, "--policy", "random", "--compete", False)) == 0
@@ -290,11 +292,3 @@ def test_the_task_may_be_named_as_the_published_program_names_it(given, capsys):
 
 def test_words_that_name_no_task_by_a_setting_are_read_as_they_are():
     assert _task_second(["mpdistil", "COPA", "--output_dir=-x"]) == ["mpdistil", "COPA", "--output_dir=-x"]
-
-
-def test_the_training_settings_reach_every_fit():
-    cfg = Config(seed=7, max_length=9, weight_decay=0.5, select_on="heldout", pooling="cls", head_dropout=0.2, data_dir="here")
-    stage = fits.stage_config(cfg, learning_rate=0.25)
-    for name in ("seed", "max_length", "weight_decay", "select_on", "pooling", "head_dropout", "data_dir", "model"):
-        assert getattr(stage, name) == getattr(cfg, name)
-    assert stage.learning_rate == 0.25

@@ -65,3 +65,11 @@ def test_a_student_of_one_layer_learns_without_states_and_a_setting_without_effe
     assert main(words(data, tiny_bert, tmp_path, "--tasks", "", "--policy", "main", "--student", "truncate:1", "--beta", 0, "--use_comp_loss", True)) == 0
     assert "another meta-teacher, and the same student: the policy is not rewarded" in caplog.text
     assert set(steps_of(tmp_path / "stage-student")[0]["terms"]) == {"ce", "kl"}
+
+
+def test_the_training_settings_reach_every_fit():
+    cfg = mpdistil.Config(seed=7, max_length=9, weight_decay=0.5, select_on="heldout", pooling="cls", head_dropout=0.2, data_dir="here")
+    stage = mpdistil.stage_config(cfg, learning_rate=0.25)
+    for name in ("seed", "max_length", "weight_decay", "select_on", "pooling", "head_dropout", "data_dir", "model"):
+        assert getattr(stage, name) == getattr(cfg, name)
+    assert stage.learning_rate == 0.25

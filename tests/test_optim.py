@@ -31,7 +31,7 @@ def run(start: np.ndarray, grads: list[np.ndarray], **options) -> list[np.ndarra
 
 
 def formula(start: np.ndarray, grads: list[np.ndarray], lr, weight_decay=0.0, betas=BETAS, eps=EPS, every=6, alpha=0.5):
-    """skd.md 3.3, element by element in plain floats; yields the parameter and rho after every step."""
+    """RangerAdaBelief's docstring, element by element in plain floats; yields the parameter and rho after every step."""
     b1, b2 = betas
     p, slow = start.astype(float).copy(), start.astype(float).copy()
     m, v = np.zeros_like(p), np.zeros_like(p)

@@ -139,7 +139,7 @@ def test_other_settings_or_sources_are_refused_with_the_differences(state, words
         else:
             packed(text, words, tmp_path / "out")
     before = content(tmp_path / "out")
-    with pytest.raises(ValueError, match=r"other settings or sources \(documents: default -> line\): give the same to go on with it, another --output_dir"):
+    with pytest.raises(ValueError, match=r"other settings or sources \(documents: default -> line\): give the same to resume it, another --output_dir"):
         packed(text, words, tmp_path / "out", "line")
     with pytest.raises(ValueError, match=r"\(tokenizer: \w+ -> \w+\)"):
         packed(text, load_tokenizer(str(tiny_deberta)), tmp_path / "out")

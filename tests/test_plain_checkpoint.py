@@ -57,7 +57,7 @@ def test_a_plain_checkpoint_without_a_head_that_fits_is_refused(left, tiny_bert,
     folder = write_plain(tiny_bert, "tiny_bert", tmp_path / "plain", tiny_glue, ["equivalent", "not_equivalent"])
     body = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if "classifier" not in name}
     save_file(body | left, folder / "model.safetensors", metadata={"format": "pt"})
-    assert "begin classifier.bias, classifier.weight at random" in refused(folder, tiny_glue, capsys)
+    assert "initialise classifier.bias, classifier.weight randomly" in refused(folder, tiny_glue, capsys)
 
 
 def test_exchanged_label_names_exchange_the_printed_classes(tiny_bert, tiny_glue, tmp_path):

@@ -18,7 +18,7 @@ from distill.language_terms import Directions, MaskedWords, SoftWords
 from distill.precision import autocast, cast_products
 from distill.pretraining import Pretraining, Validation
 from distill.recipes import pretrain
-from distill.teacher import LiveTeacher, Silent
+from distill.teacher import LiveTeacher, NoTeacher
 from distill.terms import AttentionScores, HiddenStates, Relations
 from models.pretrained import masked_lm
 from models.truncate import truncate
@@ -126,7 +126,7 @@ def every_term(student, teacher, kl_on="tokens", cos_on="tokens"):
 
 
 def objective_of(cfg, student, teacher, *places):
-    objective = Pretraining(Silent(), every_term(student, teacher, *places), student, teacher)
+    objective = Pretraining(NoTeacher(), every_term(student, teacher, *places), student, teacher)
     objective.teacher = LiveTeacher(teacher, cfg, objective.wanted)
     return objective
 
@@ -176,7 +176,7 @@ def test_pieces_that_share_a_row_have_the_loss_that_they_have_alone(places, kl_o
 
 def test_a_student_that_is_its_teacher_loses_nothing_but_the_masked_words(places):
     cfg, teacher, _, *_, batch = parts(places, bf16=False)
-    objective = Pretraining(Silent(), [(SoftWords("masked", 2.0), 5.0), (Directions(((4, 4),), teacher, teacher, True), 1.0),
+    objective = Pretraining(NoTeacher(), [(SoftWords("masked", 2.0), 5.0), (Directions(((4, 4),), teacher, teacher, True), 1.0),
                                        (HiddenStates(((2, 2),), teacher, teacher), 1.0)], teacher, teacher)
     objective.teacher = LiveTeacher(teacher, cfg, objective.wanted)
     assert all(abs(float(value)) < 1e-3 for value in objective(teacher.eval(), batch, 0.0).values())
@@ -196,7 +196,7 @@ def test_operations_are_those_that_torch_counts(places):
 
     cfg, teacher, student, corpus, masking, batch = parts(places, layout="blocks", bf16=False)
     batch = batch.select([row for row, size in enumerate(batch.sizes) if size == 24])  # nothing is padded
-    objective = Pretraining(Silent(), [(MaskedWords(), 1.0), (SoftWords("tokens", 2.0), 1.0)], student, teacher)
+    objective = Pretraining(NoTeacher(), [(MaskedWords(), 1.0), (SoftWords("tokens", 2.0), 1.0)], student, teacher)
     objective.teacher = LiveTeacher(teacher, cfg, objective.wanted)
     student.train()
     with FlopCounterMode(display=False) as counter:
@@ -232,7 +232,7 @@ def test_the_words_found_are_those_with_the_highest_scores(places):
     cfg, teacher, _, corpus, masking, _ = parts(places, bf16=False)
     teacher.eval().head.bias[:] = 0.0
     teacher.head.bias[20] = 50.0  # always its first choice
-    objective = Pretraining(Silent(), [(MaskedWords(), 1.0)], teacher, None)
+    objective = Pretraining(NoTeacher(), [(MaskedWords(), 1.0)], teacher, None)
     batches = fixed_batches(corpus, corpus.split()[0], "padded", 24, masking, 0, 256)
     wanted = torch.cat([batch.target[batch.target != IGNORED] for batch in batches])
     found = Validation(objective, batches, cfg)(teacher)
@@ -264,8 +264,8 @@ def test_fresh_weights_are_of_the_same_shape_and_not_the_teachers(places):
 
 
 @pytest.mark.parametrize("more, said", [
-    (["--teacher", "BARE"], "is no masked language model"),
-    (["--teacher", "BARE", "--preset", "minilmv2", "--mlm_weight", "1", "--mlm_probability", "0.1"], "is no masked language model"),
+    (["--teacher", "BARE"], "is not a masked language model"),
+    (["--teacher", "BARE", "--preset", "minilmv2", "--mlm_weight", "1", "--mlm_probability", "0.1"], "is not a masked language model"),
     (["--preset", "minilmv2", "--mlm_weight", "1"], "--mlm_probability 0: nothing is masked"),
     (["--corpus", "nowhere"], "data pack"),
     (["--max_length", "200"], "the model has 128 positions"),

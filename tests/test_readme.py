@@ -22,6 +22,11 @@ def test_every_script_that_it_names_exists():
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
+def test_every_file_of_code_that_it_names_exists():
+    named = set(re.findall(r"\b((?:data_utils|models|distill|tests)/[\w/]+\.py)", README))
+    assert len(named) >= 5 and [name for name in named - {"distill/recipes/yours.py"} if not (ROOT / name).is_file()] == []
+
+
 def test_a_number_that_is_made_again_has_a_record():
     (named,) = re.findall(r"reproduce\.sh ([0-9a-f]{8})", README)
     assert named in {record.id for record in read_records(ROOT / "scripts" / "results.jsonl")}

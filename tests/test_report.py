@@ -97,7 +97,7 @@ def test_what_is_kept_of_the_teacher_is_a_mean_over_its_tasks_for_each_seed_that
     assert [line.split(" | ")[-1] for line in (beside[0], *beside[2:])] == [line.split(" | ")[-1] for line in (header, *lines)]
     with pytest.raises(ValueError, match="--teacher 'teacher' has no score on a dev set"):
         table(held, teacher="teacher")
-    with pytest.raises(ValueError, match="--teacher 'teachr' is no row"):
+    with pytest.raises(ValueError, match="--teacher 'teachr' is not a row"):
         table(records, teacher="teachr")
 
 
@@ -135,7 +135,7 @@ def test_what_beats_the_named_control_beyond_two_errors_of_the_paired_difference
     assert "**" not in table([*control, *ours])
     shifted = [replace(found, seed=found.seed + 9) for found in ours]
     assert "**" not in table([*control, *shifted], "control"), "no seed is shared"
-    with pytest.raises(ValueError, match="--baseline 'contrl' is no row: did you mean 'control'"):
+    with pytest.raises(ValueError, match="--baseline 'contrl' is not a row: did you mean 'control'"):
         table([*control, *ours], "contrl")
 
 

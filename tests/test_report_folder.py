@@ -79,9 +79,9 @@ def test_what_is_left_out_is_said_with_its_reason_and_the_rest_is_reported(study
     status, lines, said = report("folder", study)
     reasons = {line.split(": ")[0].removeprefix(f"left out {study}/"): line for line in said.splitlines() if line.startswith("left out")}
     assert status == 0 and len(reasons) == 8
-    for place, reason in {"CoLA/weak/seed-1": "half-finished", "CoLA/weak/seed-2": "version 0 of CoLA, which is at version 1",
+    for place, reason in {"CoLA/weak/seed-1": "unfinished", "CoLA/weak/seed-2": "version 0 of CoLA, which is at version 1",
                           "CoLA/strong/seed-1": "scores.json is damaged", "CoLA/strong/seed-2": "scores.json is damaged",
-                          "CoLA/strong/seed-3": "a value is no number", "MRPC/weak/seed-1": "config.json is damaged",
+                          "CoLA/strong/seed-3": "a value is not a number", "MRPC/weak/seed-1": "config.json is damaged",
                           "MRPC/weak/seed-2": "unknown task 'MRCP'", "MRPC/weak/seed-3": "does not say what it is"}.items():
         assert reason in reasons[place], reasons[place]
     assert cells(lines, "weak")[0].endswith("(1)") and cells(lines, "weak")[1] == "-"
@@ -106,8 +106,8 @@ def test_a_mean_over_different_settings_and_scores_on_other_data_are_said(study)
 def test_a_folder_without_a_finished_run_and_an_unknown_row_are_one_line_each(study, tmp_path, report):
     (tmp_path / "empty").mkdir()
     for words, message in ((["folder", tmp_path / "empty"], "nothing to report below"), (["folder", tmp_path / "nowhere"], "no folder"),
-                           (["folder", study, "--baseline", "week"], "--baseline 'week' is no row: did you mean 'weak'?"),
-                           (["folder", study, "--teacher", "teach"], "--teacher 'teach' is no row: did you mean 'teacher'?")):
+                           (["folder", study, "--baseline", "week"], "--baseline 'week' is not a row: did you mean 'weak'?"),
+                           (["folder", study, "--teacher", "teach"], "--teacher 'teach' is not a row: did you mean 'teacher'?")):
         status, lines, said = report(*words)
         assert status == 1 and not lines and said.count("\n") == 1 and message in said, said
 

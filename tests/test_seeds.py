@@ -163,10 +163,10 @@ def test_two_ranks_train_the_seeds_one_after_the_other(tiny_bert, tiny_glue, tmp
 
 
 @pytest.mark.parametrize("given, said", [
-    (["--seeds"], "--seeds: expected whole numbers from 0 on"), (["--seeds", "1", "x"], "'x' is none"),
-    (["--seeds", "1", "-2"], "'-2' is none"), (["--seeds", "1,2"], "'1,2' is none"), (["--seeds", "3", "1", "3"], "a seed is there twice"),
+    (["--seeds"], "--seeds: expected whole numbers from 0 on"), (["--seeds", "1", "x"], "'x' is not one"),
+    (["--seeds", "1", "-2"], "'-2' is not one"), (["--seeds", "1,2"], "'1,2' is not one"), (["--seeds", "3", "1", "3"], "a seed is given twice"),
     (["--seeds", "1", "2", "--seed", "3"], "--seed and --seeds together"), (["--seeds", "1", "--seed=3"], "--seed and --seeds together"),
-    (["--seeds", "1", "--output_dir", "runs/{seed}"], "leave {seed} away"),
+    (["--seeds", "1", "--output_dir", "runs/{seed}"], "omit {seed}"),
     (["--seeds", "1", "--model", "none/seed-{seed}"], "none/seed-1")])
 def test_mistakes_are_refused_in_one_line_before_anything_is_written(given, said, tiny_bert, tiny_glue, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

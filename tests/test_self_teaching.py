@@ -128,8 +128,8 @@ def gradual(tiny_bert, tiny_glue, tmp_path_factory) -> dict:
     """An undisturbed run 4 -> 3 -> 1, dropout on, and the network with which each of its stages began."""
     out, begun = tmp_path_factory.mktemp("gradual"), []
     with pytest.MonkeyPatch.context() as monkeypatch, exact_arithmetic():
-        fit = self_teaching.fit
-        monkeypatch.setattr(self_teaching, "fit", lambda student, *rest: begun.append(
+        fit = self_teaching.fit_on_task
+        monkeypatch.setattr(self_teaching, "fit_on_task", lambda student, *rest: begun.append(
             {name: tensor.clone() for name, tensor in student.state_dict().items()}) or fit(student, *rest))
         assert main(self_teaching_words(tiny_bert, "STS-B", tiny_glue, out, "--schedule", "4,3,1")) == 0
     return {"out": out, "stage": out / "stage-4-3", "begun": begun}

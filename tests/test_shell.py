@@ -26,7 +26,7 @@ HYPER_PARAMETERS = ("learning_rate", "epochs", "max_steps", "batch_size", "warmu
 def sh(script: str, *words, cwd=None, **environment) -> subprocess.CompletedProcess:
     """Run a script with PYTHON, the further variables, and nothing of the caller's that it would read."""
     clean = {name: value for name, value in os.environ.items() if name not in (
-        "DATA", "METHOD", "MODEL", "RUNS", "RUN", "NAME", "SCHEDULE", "TEACHER", "STUDENT", "SENSES", "CORPUS", "TOKENIZER",
+        "DATA", "METHOD", "MODEL", "RUNS", "RUN", "SCHEDULE", "TEACHER", "STUDENT", "SENSES", "CORPUS", "TOKENIZER",
         "PYTHONPATH")}
     return subprocess.run(["sh", str(ROOT / script), *map(str, words)], cwd=cwd, capture_output=True, text=True,
                           env=clean | {"PYTHON": sys.executable} | {name: str(value) for name, value in environment.items()})
@@ -168,7 +168,7 @@ def test_a_methods_script_runs_its_recipe_with_paths_whole_and_further_words_las
 @pytest.mark.parametrize("name, given, expected", [
     (SELF_TEACHING[0], {}, ["google-bert/bert-base-uncased", "all,half", "self_taught"]),
     (SELF_TEACHING[1], {}, ["google-bert/bert-large-uncased", "24,20,16,12", "self_taught_gradually"]),
-    (SELF_TEACHING[1], {"MODEL": "a model", "SCHEDULE": "6,5,3", "NAME": "my run"}, ["a model", "6,5,3", "my run"])])
+    (SELF_TEACHING[1], {"MODEL": "a model", "SCHEDULE": "6,5,3", "RUN": "my run"}, ["a model", "6,5,3", "my run"])])
 def test_self_teaching_trains_with_the_words_that_follow(name, given, expected, recorder, tmp_path):
     runs = tmp_path / "the runs"
     done = sh(name, "sst2", "--seed", 3, PYTHON=recorder, RUNS=runs, DATA="a folder", **given)

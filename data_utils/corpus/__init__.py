@@ -41,7 +41,7 @@ class Corpus:
         folder = Path(folder).expanduser()
         command = f"python -m distill data pack TEXT --tokenizer MODEL --output_dir {folder}"
         if not (folder / FACTS).is_file():
-            raise ValueError(f"no packed corpus in {folder} (no {FACTS}): make it, or go on with it, by: {command}")
+            raise ValueError(f"no packed corpus in {folder} (no {FACTS}): make it, or resume making it, by: {command}")
         try:
             facts = json.loads((folder / FACTS).read_text())
             ids = np.memmap(folder / IDS, id_type(facts["vocabulary"]), mode="r")
@@ -79,7 +79,7 @@ class Corpus:
         """
         if self.documents < FEWEST:
             raise ValueError(f"the corpus in {self.folder} is a single document: none can be held out. Pack it again with documents that "
-                             "are parted: --documents blank (blank lines) or line")
+                             "are separated: --documents blank (blank lines) or line")
         numbers = np.arange(self.documents)
         held = numbers % HELD_OUT_EVERY == 0
         return numbers[~held], numbers[held]

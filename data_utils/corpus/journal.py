@@ -103,7 +103,7 @@ def refuse_other(folder: Path, old: dict, new: dict) -> None:
                 for kind, names in kinds.items() if names]
         found.append(f"sources: {', '.join(told) or 'in another order'}")
     if found:
-        raise ValueError(f"{folder} holds a corpus of other settings or sources ({'; '.join(found)}): give the same to go on with it, another "
+        raise ValueError(f"{folder} holds a corpus of other settings or sources ({'; '.join(found)}): give the same to resume it, another "
                          "--output_dir, or remove the folder")
 
 

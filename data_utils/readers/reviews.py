@@ -43,6 +43,6 @@ def _files(task: Task, folder: Path) -> Iterator[tuple[str, Path]]:
                              f"{'an empty one' if place.is_dir() else 'none'}; the data is incomplete: {remedy}")
         for name in names:
             if not NAME.fullmatch(name):
-                raise ValueError(f"{place / name}: expected reviews alone, named NUMBER_RATING.txt; remove what is none, or {remedy}")
+                raise ValueError(f"{place / name}: expected only reviews, named NUMBER_RATING.txt; remove other files, or {remedy}")
         for name in sorted(names, key=lambda name: (int(NAME.fullmatch(name)[1]), name)):
             yield label, place / name

@@ -15,7 +15,7 @@ class Masking:
     any ordinary token, 10 % stay.
 
     special_ids: never chosen, never put in another's place. counts int64 [vocabulary]: how often each token occurs in the corpus.
-    Source: BERT (Devlin et al. 2019); smoothing and the draw over the whole batch: DistilBERT's code (spec 3.2).
+    Source: BERT (Devlin et al. 2019); smoothing and the draw over the whole batch: DistilBERT's code.
     """
 
     def __init__(self, special_ids: Sequence[int], mask_id: int, vocabulary: int, counts: np.ndarray | None = None, probability: float = 0.15,

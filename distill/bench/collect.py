@@ -78,7 +78,7 @@ class Keeping:
             keep_sampled(hidden_BTD, rows, self.corpus, self.sample, self.kept)
 
     def theirs(self) -> dict[int, list[Tensor]]:
-        """performance.md, C: a dict of lists, each id read out of its tensor."""
+        """As published: a dict of lists, each id read out of its tensor."""
         kept: dict[int, list[Tensor]] = {}
         for ids, hidden_BTD in zip(self.ids, self.states):
             for line, of_line in enumerate(ids):

@@ -20,7 +20,7 @@ from distill.bench.timing import Comparison, training_flops
 from distill.language_terms import MaskedWords
 from distill.precision import uses_bf16
 from distill.pretraining import Pretraining
-from distill.teacher import Silent
+from distill.teacher import NoTeacher
 from models.pretrained import masked_lm
 
 LENGTH = 128
@@ -38,7 +38,7 @@ def comparisons(cfg) -> Iterator[Comparison]:
     corpus = corpus_of(cfg, student)
     tokenizer = student.tokenizer
     masking = Masking(tokenizer.all_special_ids, tokenizer.mask_token_id, len(tokenizer))
-    objective = Pretraining(Silent(), [(MaskedWords(), 1.0)], student, None)
+    objective = Pretraining(NoTeacher(), [(MaskedWords(), 1.0)], student, None)
     documents = np.arange(corpus.documents)
     packed = TextStream(corpus, documents, "packed", LENGTH, ROWS, SEED, masking)
     alone = float(lay_out(corpus, documents, "padded", LENGTH).sizes.mean())  # tokens of a row of one sentence

@@ -1,4 +1,4 @@
-"""Knowledge distillation on logits (Hinton et al. 2015, arXiv 1503.02531): labels, and the teacher's softened answers.
+"""Knowledge distillation on logits (Hinton et al. 2015, arXiv 1503.02531): labels, and the teacher's soft targets.
 
     L = w_ce CE(student, labels) + w_kl T^2 KL(softmax(teacher / T) || softmax(student / T))
 """
@@ -24,8 +24,8 @@ class Config(DistilConfig):
 
 # paper: the KD rows of patient distillation (arXiv 1908.09355, 4.3) searched T in {5, 10, 20}, alpha in {0.2, 0.5, 0.7}
 # and rates in {5e-5, 2e-5, 1e-5} over 4 epochs of batches of 32; the middle of each, as the best are not published.
-# On answers in a text: the second distillation of DistilBERT (arXiv 1910.01108, its published code; pretraining_kd.md 3.2).
-# small: as sense_kd. base, large: not tuned. On answers in a text all weigh the terms as published; base: pretraining_kd.md 2.2.
+# On answers in a text: the second distillation of DistilBERT (arXiv 1910.01108, its published code).
+# small: as sense_kd. base, large: not tuned. On answers in a text all weigh the terms as published.
 SECOND = {"ce_weight": 0.5, "kl_weight": 0.5, "temperature": 2.0}
 PUBLISHED_SECOND = {**SECOND, "learning_rate": 5e-5, "train_batch_size": 8, "num_train_epochs": 3}
 PER_TASK = {"paper": dict.fromkeys(SPAN_TASKS, PUBLISHED_SECOND), "small": {**SMALL_TASKS, **dict.fromkeys(SPAN_TASKS, SECOND)},

@@ -26,7 +26,7 @@ class Config(DistilConfig):
     """Settings of patient distillation."""
 
     cls_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the [CLS] states")
-    layer_map: str = setting("skip", "skip, last, uniform, or pairs student:teacher as 1:2,2:4")
+    layer_map: str = setting("skip", "skip, last, uniform, first, top, or pairs student:teacher as 1:2,2:4")
 
 
 # paper: the grid of arXiv 1908.09355, 4.3 (T in {5, 10, 20}, alpha in {0.2, 0.5, 0.7}, beta in {10, 100, 500, 1000}, rates

@@ -32,7 +32,7 @@ from distill.pretraining import Pretraining, Validation, freeze_unread
 from distill.report.curves import draw_curves
 from distill.rundir import RunDir
 from distill.scores import Scores
-from distill.teacher import LiveTeacher, Silent
+from distill.teacher import LiveTeacher, NoTeacher
 from distill.terms import AttentionScores, HiddenStates, Relations
 from models.masked_lm import MaskedLM, without_token_types
 from models.pretrained import fresh_masked_lm, load_tokenizer, masked_lm, model_fingerprint
@@ -69,8 +69,8 @@ class Config(TrainConfig):
     kl_weight: Annotated[float, FROM_0] = setting(5.0, "weight of the teacher's soft targets over the vocabulary")
     kl_on: Annotated[str, one_of(PLACES)] = setting("tokens", "where soft targets are read: tokens (all) or masked")
     temperature: Annotated[float, ABOVE_0] = setting(2.0, "temperature of the soft targets")
-    cos_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the directions of hidden states")
-    cos_on: Annotated[str, one_of(COS_PLACES)] = setting("tokens", "where directions are compared: tokens (all) or cls")
+    cos_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the cosine loss of hidden states")
+    cos_on: Annotated[str, one_of(COS_PLACES)] = setting("tokens", "where the cosine loss is taken: tokens (all) or cls")
     hidden_weight: Annotated[float, FROM_0] = setting(0.0, "weight of the squared error of hidden states")
     attention_weight: Annotated[float, FROM_0] = setting(0.0, "weight of the squared error of attention scores")
     layer_map: str = setting("top", "layers of cos, hidden and attention: top, uniform, skip, last, first, or pairs student:teacher")
@@ -87,7 +87,7 @@ class Config(TrainConfig):
             raise ValueError("--mlm_probability 0: nothing is masked, and masked words are learned (--mlm_weight, --kl_on masked); give "
                              "--mlm_probability 0.15, or leave those terms out")
         if self.trim_vocabulary:
-            raise ValueError("--trim_vocabulary: pre-training scores the whole vocabulary; leave it away")
+            raise ValueError("--trim_vocabulary: pre-training scores the whole vocabulary; omit it")
 
     @property
     def distils(self) -> bool:
@@ -108,9 +108,10 @@ class Config(TrainConfig):
 _ALONE = {"kl_weight": 0.0, "cos_weight": 0.0}
 _BATCH = {"max_length": 128, "weight_decay": 0.01}
 
-# pretraining_kd.md. distilbert: 3.1, 3.2; 4,000 rows a step. minilmv2: 4; relations only. tinybert_general: 5.1; fresh weights.
-# kdslm: 1.1, 1.2, its stated intent (1.6): a teacher that really scores words. tinydistil: 2.1. mlm, head: no teacher; held
-# to what distilbert does. Differs: AdamW's betas and eps are torch's own everywhere (distilbert: 0.9, 0.98, 1e-6).
+# distilbert: arXiv 1910.01108 and its code; 4,000 rows a step. minilmv2: arXiv 2012.15828; relations only. tinybert_general: arXiv
+# 1909.10351; fresh weights. kdslm: the stated intent of that project, whose own teacher scored no words. tinydistil: the student
+# project TinyDistilBERT (Cornell, CS4782). mlm, head: no teacher; held to what distilbert does. Differs: AdamW's betas and eps are
+# torch's own everywhere (distilbert: 0.9, 0.98, 1e-6).
 _DISTILBERT = {"learning_rate": 5e-4, "weight_decay": 0.0, "warmup_ratio": 0.05, "max_grad_norm": 5.0, "train_batch_size": 4000,
                "num_train_epochs": 3, "max_length": 512, "token_types": False, "mlm_smoothing": 0.7}
 PRESET_DEFAULTS = {
@@ -184,7 +185,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     teacher = masked_lm(cfg.teacher, fresh_head=not cfg.scores_words) if cfg.reads_teacher else None
     student = build_student(cfg, teacher)
     check_fit(cfg, corpus, [model for model in (student, teacher) if model])
-    objective = Pretraining(Silent(), terms(cfg, student, teacher), student, teacher)
+    objective = Pretraining(NoTeacher(), terms(cfg, student, teacher), student, teacher)
     run_dir.begin(cfg, facts(cfg, task))
     if cfg.distils:
         wanted = objective.wanted

@@ -34,7 +34,7 @@ class Config(DistilConfig):
     teacher_layer: Annotated[int, FROM_0] = setting(0, "whose relations are learned; 0: the last, the 21st of 24")
 
 
-# paper: pretraining_kd.md 4 (relations alone, as the authors say of more terms that they lower results; AdamW at 6e-4,
+# paper: its pre-training (relations alone, as the authors say of more terms that they lower results; AdamW at 6e-4,
 # 4,000 steps of warm-up of 400,000). It was made for pre-training text; on a task, fine-tune its student afterwards.
 # small, base: as logit_kd. large: not tuned; 64 heads as for teachers of that width.
 PER_TASK = {"paper": {}, "small": SMALL_TASKS, "base": BASE_TASKS, "large": {}}

@@ -1,4 +1,4 @@
-"""Self-teaching: one network whose last layer teaches an earlier one, while it learns the labels itself (self_teaching.md 1).
+"""Self-teaching: one network whose last layer teaches an earlier one, while it learns the labels itself.
 
     L = CE(p_T, labels) + w_kl [KL(p_S || p_T) + KL(p_T || p_S)] + w_student_ce CE(p_S, labels)
 
@@ -12,8 +12,8 @@ scores, squared errors. Gradually: the student that a stage exports, its head to
 
 Layers and heads above a stage's teacher exit are gone. Differs: heads have two layers, not one; a stage begins with its
 predecessor's best epoch, not its last, and with an optimiser of its own; and what the published programs did against their paper
-is not done: exits one layer below their numbers, heads not promoted, padding in the mean, pairs run together into one text
-(self_teaching.md 7).
+is not done: exits one layer below their numbers, heads not promoted, padding in the mean, pairs run together into one text.
+Source: the code and paper in github.com/tianjianl/self_supervised_sp23, efficient-distillation.
 """
 
 import logging
@@ -24,12 +24,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from data_utils.batching import TrainStream
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task
 from distill.config import FROM_0, check_weights, setting
-from distill.engine import fit
-from distill.evaluate import score
 from distill.losses import span_symmetric_kl, squared_error, symmetric_kl
 from distill.objective import Objective
 from distill.presets import preset_of
@@ -37,8 +34,8 @@ from distill.recipes import finetune
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.splits import read_splits
+from distill.task_fit import fit_on_task
 from distill.terms import Labels
-from distill.vocabulary import held_vocabulary
 from models.checkpoint import load_encoder
 from models.encoder import Encoder
 from models.exits import TwoExits, outline
@@ -67,8 +64,8 @@ class Config(finetune.Config):
         check_weights(self)
 
 
-# base, large: Table 7 of the paper (self_teaching.md 3); AdamW at a constant rate, without warm-up or clipping (1.6), mean
-# pooling, no dropout before the heads (1.1). Differs: biases and LayerNorm do not decay. STS-B, MNLI and WNLI have no published
+# base, large: Table 7 of the paper; its code: AdamW at a constant rate, without warm-up or clipping, mean
+# pooling, no dropout before the heads. Differs: biases and LayerNorm do not decay. STS-B, MNLI and WNLI have no published
 # settings. small: for minilm, finetune's own, in each stage. long: the steps of three such stages in one, the control of gradual
 # schedules.
 BASE = {"RTE": {"max_length": 512}, "MRPC": {"learning_rate": 1e-5, "max_length": 512}, "CoLA": {"max_length": 256},
@@ -148,21 +145,18 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
         place = run_dir.stage(f"{above}-{below}")
         if not place.is_done():
             place.begin(replace(cfg, output_dir=str(place.path), schedule=f"{above},{below}"), read)
-            place.finish_stage(teach(network, below, cfg, task, place, train, evaluation).to_json())
+            place.finish_stage(fit_stage(network, below, cfg, task, place, train, evaluation).to_json())
         network = load_encoder(place.best)
         read = {**read, "stage before": fingerprint(place.best)}
-    return teach(network, last, cfg, task, run_dir, train, evaluation)
+    return fit_stage(network, last, cfg, task, run_dir, train, evaluation)
 
 
-def teach(network: Encoder, layer: int, cfg: Config, task: Task, run_dir: RunDir, train: EncodedDataset,
+def fit_stage(network: Encoder, layer: int, cfg: Config, task: Task, run_dir: RunDir, train: EncodedDataset,
           evaluation: Mapping[str, EncodedDataset]) -> Scores:
     """One stage: an exit after `layer` learns from the last layer of `network`. Returns its best epoch's scores, and those
     that the teacher exit had then."""
     student = TwoExits(network, layer)
-    stream = TrainStream(train, task.name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed)
     readings = {name: lambda outputs, exit=exit: outputs.exits[exit]
                 for name, exit in (("", layer), (", teacher exit", student.depth))}
     logger.info("layer %d teaches layer %d", student.depth, layer)
-    with held_vocabulary(cfg, student, train, *evaluation.values()):
-        return fit(student, SelfTeaching(cfg, task), stream, cfg, run_dir,
-                   lambda model, to_beat: score(model, task, evaluation, readings, to_beat=to_beat))
+    return fit_on_task(student, SelfTeaching(cfg, task), task, train, evaluation, cfg, run_dir, readings)

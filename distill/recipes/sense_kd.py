@@ -1,4 +1,4 @@
-"""Sense distillation: a student learns to pick the teacher's sense of every token (arXiv 2504.06036; skd.md 3).
+"""Sense distillation: a student learns to pick the teacher's sense of every token (Wang et al. 2025, arXiv 2504.06036).
 
     L = w_sense (1/|T|) sum_{t in T} CE(softmax_j <S_{w_t,j}, h_t>, y_t)  +  w_ce L_labels  +  w_kl L_soft  +  w_rel L_relations
 
@@ -44,7 +44,8 @@ class Config(DistilConfig):
     relation_heads: Annotated[int, FROM_1] = setting(48, "relation heads, a divisor of both widths")
 
 
-# paper: skd.md 3.3, DeBERTa-v3, global batch 192, Ranger-AdaBelief under one cycle, the sense loss alone, head frozen.
+# paper: the published code (github.com/Qitong-Wang/SenseDictionary), DeBERTa-v3, global batch 192, Ranger-AdaBelief under one
+# cycle, the sense loss alone, head frozen.
 # small: head input and terms as README's table of choices found them best for minilm. sense_alone and
 # labels_alone are its controls, which leave terms out.
 PER_TASK = {

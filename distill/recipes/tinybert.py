@@ -32,7 +32,7 @@ class Config(DistilConfig):
 
     hidden_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the hidden states, the embeddings among them")
     attention_weight: Annotated[float, FROM_0] = setting(1.0, "weight of the attention scores")
-    layer_map: str = setting("uniform", "uniform, skip, last, or pairs student:teacher as 0:0,1:2,2:4")
+    layer_map: str = setting("uniform", "uniform, skip, last, first, top, or pairs student:teacher as 0:0,1:2,2:4")
     intermediate_share: Annotated[float, PROPER_SHARE] = setting(
         0.5, "share of the steps that learns hidden states and attention, before the answers")
 
@@ -49,7 +49,7 @@ def _published(intermediate: int, **settings) -> dict:
     return {"num_train_epochs": intermediate + 3, "intermediate_share": intermediate / (intermediate + 3), **settings}
 
 
-# paper: pretraining_kd.md 5.1 (paper and code): 20 epochs of intermediate layers (10 on the large tasks, 50 on CoLA) at a
+# paper: the paper and its code: 20 epochs of intermediate layers (10 on the large tasks, 50 on CoLA) at a
 # constant 5e-5, then 3 of soft targets at T = 1; STS-B's scores are the gold ones. small: as logit_kd; of its few
 # epochs a small share goes to the inner layers (with half of the steps CoLA falls far below logit_kd: `report table methods`).
 # base: with small's share; base, large: not tuned.

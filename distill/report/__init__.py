@@ -31,8 +31,8 @@ class Record:
     """One number and all that is needed to make it again.
 
     table: where it belongs; row: the system; value: a fraction or correlation; stderr: bootstrap over the n examples;
-    parameters: of the model, embeddings included, None where best/ is not all that answered; reading: which reading of `evaluate --output` it is, "" for the run's
-    own scores; stage: the run inside the command's run whose scores they are, "" for the last; evaluations: of how many these
+    parameters: of the model, embeddings included, None where best/ is not all that answered; reading: which reading of
+    `evaluate --output` it is, "" for the run's own scores; stage: the run inside the command's run whose scores they are, "" for the last; evaluations: of how many these
     are the best, 0 where it is not known; steps, tokens: of pre-training, or of that of the model it starts from, how many it took and
     how many real ones they read;
     similarity: how the senses were chosen that it was trained with or read through, "" where none were.

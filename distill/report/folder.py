@@ -26,9 +26,10 @@ SEED_FOLDER = re.compile(rf"{FOLDER}\d+")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, in `path`; or, without one, an answer that nothing was trained for (constant.py). `parameters` (embeddings included),
-    `body` (the same without them), `size` (bytes of the weights, and of the senses that a head reads) and `latency` are None where they are not known; `predictions`, by split,
-    are empty where they were not kept or cannot be read."""
+    """A finished run, in `path`; or, without one, an answer that nothing was trained for (constant.py).
+
+    `parameters` (embeddings included), `body` (the same without them), `size` (bytes of the weights, and of the senses that a head
+    reads) and `latency` are None where they are not known; `predictions`, by split, are empty where they were not kept or cannot be read."""
 
     path: Path | None
     row: str
@@ -110,7 +111,7 @@ def read_run(path: Path, folder: Path, notes: list[str]) -> Run:
     """The run in `path`, named as seen from `folder`. ValueError saying why it cannot be used; what only makes it less
     useful is added to `notes`."""
     if not (path / "DONE").exists():
-        raise ValueError("half-finished: its command, given again, goes on with it")
+        raise ValueError("unfinished: the same command resumes it")
     if is_masked_lm(path / "best"):
         raise ValueError("it answers no task, it was pre-trained: fine-tune its best/, with `sh scripts/finetune.sh TASK`")
     try:
@@ -134,7 +135,7 @@ def _read_scores(file: Path) -> Scores:
     try:
         scores = Scores.from_json(json.loads(file.read_text()))
         if not all(math.isfinite(value) and key.count("/") == 1 for key, value in scores.values.items()):
-            raise ValueError("a value is no number")
+            raise ValueError("a value is not a number")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ValueError(f"its {file.name} is damaged ({str(error) or repr(error)}): remove it and DONE, and the run's command "
                          "writes it again") from error

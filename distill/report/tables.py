@@ -50,7 +50,7 @@ def chosen_row(name: str, rows: Sequence[str], option: str) -> str:
     """`name`, where it is one of the rows; ValueError with the nearest and the list otherwise."""
     if name not in rows:
         nearest = difflib.get_close_matches(name, rows, 1, 0)[0]
-        raise ValueError(f"--{option} {name!r} is no row: did you mean {nearest!r}? There are {', '.join(map(repr, rows))}")
+        raise ValueError(f"--{option} {name!r} is not a row: did you mean {nearest!r}? There are {', '.join(map(repr, rows))}")
     return name
 
 

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SenseConfig(Settings):
-    """Settings of a build. Published: num_senses 20, cap 1000, the last layer, the dot product (skd.md 2 and 3.2)."""
+    """Settings of a build. Published: num_senses 20, cap 1000, the last layer, the dot product (arXiv 2504.06036)."""
 
     output_dir: str = setting("./runs/senses", "the folder of the dictionary")
     teacher: str = setting("./runs/teacher/best", "checkpoint folder of the teacher")

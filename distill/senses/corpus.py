@@ -15,7 +15,7 @@ from data_utils.tasks import TASKS, Task
 from distill.progress import bar
 from distill.rundir import write_json
 
-GLUE_CORPUS = ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B")  # skd.md 2.1: their train sets, no more
+GLUE_CORPUS = ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B")  # as published: their train sets, no more
 
 OF_TASKS = ("task", "glue")  # corpora that are train sets
 ROWS = 4096  # sequences that are counted and written together
@@ -57,7 +57,7 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ValueError(f"no corpus {path}: give --corpus task, glue, or a text or JSON file that exists")
     if not os.access(path, os.R_OK):
-        raise ValueError(f"the corpus {path} may not be read: change its permissions, or give another --corpus")
+        raise ValueError(f"the corpus {path} cannot be read: change its permissions, or give another --corpus")
     return path
 
 
@@ -80,9 +80,9 @@ def _json_texts(path: Path) -> Iterator[list[tuple[str, ...]]]:
     try:
         content = json.loads(_existing(path).read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON list of [text] or [text, text]: {error}") from error
+        raise ValueError(f"{path} is not a JSON list of [text] or [text, text]: {error}") from error
     if not isinstance(content, list):
-        raise ValueError(f"{path} is no JSON list of [text] or [text, text], but a {type(content).__name__}")
+        raise ValueError(f"{path} is not a JSON list of [text] or [text, text], but a {type(content).__name__}")
     rows = [(row,) if isinstance(row, str) else tuple(row) if isinstance(row, list) else () for row in content]
     for number, row in enumerate(rows):
         if len(row) not in (1, 2) or not all(isinstance(text, str) for text in row):

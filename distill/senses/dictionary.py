@@ -109,7 +109,7 @@ class SenseDictionary:
                 provenance = json.loads((file.metadata() or {}).get("provenance", "{}"))
                 tensors = [file.get_tensor(name) for name in ("centroids", "offsets", "counts")]
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is no readable sense dictionary ({error}): it may be truncated; build or fetch it "
+            raise ValueError(f"{path} is not a readable sense dictionary ({error}): it may be truncated; build or fetch it "
                              "again") from error
         return cls(*tensors, provenance)
 

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     spans.add_argument("--n_best", type=int, default=Answering.n_best, help="likeliest starts and ends that are tried in each window")
     spans.add_argument("--max_answer_length", type=int, default=Answering.max_tokens, help="tokens of an answer")
     spans.add_argument("--no_answer_threshold", type=float, default=Answering.threshold,
-                       help="there is no answer where [CLS] scores so much more than the best one (SQuAD2)")
+                       help="answer nothing where [CLS] scores higher than the best span by more than this (SQuAD2)")
     return parser
 
 

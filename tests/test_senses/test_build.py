@@ -138,8 +138,8 @@ def test_all_train_sets_are_those_that_a_reader_finds(made, tmp_path):
 
 @pytest.mark.parametrize("name, content, said", [
     ("none.txt", None, "no corpus"), ("empty.txt", b"\n \n", "has no text"), ("latin.txt", b"fine\ncaf\xe9\n", "latin.txt:2: expected UTF-8"),
-    ("cut.json", b'[["a"], ["b"', "is no JSON list"), ("empty.json", b"[]", "has no text"), ("three.json", b'[["a"], ["a", "b", "c"]]', "three.json: row 1: expected [text] or [text, text]"),
-    ("dict.json", b'{"a": 1}', "is no JSON list"), ("numbers.json", b'[[1]]', "row 0")])
+    ("cut.json", b'[["a"], ["b"', "is not a JSON list"), ("empty.json", b"[]", "has no text"), ("three.json", b'[["a"], ["a", "b", "c"]]', "three.json: row 1: expected [text] or [text, text]"),
+    ("dict.json", b'{"a": 1}', "is not a JSON list"), ("numbers.json", b'[[1]]', "row 0")])
 def test_a_corpus_that_cannot_be_read_gives_one_line_and_leaves_nothing_half_written(name, content, said, made, tmp_path, capsys):
     if content is not None:
         (tmp_path / name).write_bytes(content)

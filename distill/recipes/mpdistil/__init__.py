@@ -1,14 +1,14 @@
 """MPDistil (Sengupta et al., ICLR 2024): a student learns from a teacher, the teacher from the student, and a policy which
-task to study next. mpdistil.md; four fits:
+task to study next. Four fits:
 
     teacher      labels                                                        on train, without the quiz
     student      (1 - alpha) labels + alpha soft targets + beta [CLS] states   on train, without the quiz
     meta         the teacher's last layer, asked with and against the student  on the quiz (meta_teacher.py)
     curriculum   the student, on quizzes of all tasks that a policy chooses    rewarded on the main task's (curriculum.py)
 
-The quiz is a tenth of every class of train, fixed. Differs from the published code as mpdistil.md 6 resolves its defects:
-the student steps after every action, states carry no gradient, dropout is on, the heads of other tasks are trained before
-they are used, and what selects is a further tenth of train. --preset paper keeps what was published.
+The quiz is a tenth of every class of train, fixed. Differs from the published code (github.com/notmyname16/MPDistil), which leaves the
+policy nothing to learn from: the student steps after every action, states carry no gradient, dropout is on, the heads of other tasks
+are trained before they are used, and what selects is a further tenth of train. --preset paper keeps what was published.
 """
 
 import logging
@@ -23,7 +23,7 @@ from distill.layer_maps import layer_pairs
 from distill.meta_teacher import load_features, save_features
 from distill.presets import BASE, LARGE, SMALL, preset_of
 from distill.recipes import finetune
-from distill.recipes.mpdistil.fits import QUIZ, Data, curriculum, episodes, stage_config, study, teach, warm_heads
+from distill.recipes.mpdistil.fits import QUIZ, Data, curriculum, episodes, fit_student_and_meta, fit_teacher, stage_config, warm_heads
 from distill.recipes.mpdistil.settings import Config
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -37,7 +37,7 @@ from models.weights import fingerprint
 
 logger = logging.getLogger(__name__)
 
-# paper: the published code (mpdistil.md 2 and 4), its schedule and its selection on dev. Differs: the optimiser starts again
+# paper: the published code, its schedule and its selection on dev. Differs: the optimiser starts again
 # with every epoch of the interleaved fits; dropout is on; the policy learns as curriculum.py says, but for its rewards.
 # small: for minilm, the rates of its own presets; the policy's is ten times the published one, with which 200 steps of AdamW
 # cannot move it (test_curriculum.py). Not tuned.
@@ -80,10 +80,10 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     run_dir.begin(cfg, read)
     of_main = {name: read[name] for name in ("task", f"data {task.name}", "model")}
     stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, of_main, _unread(cfg))
-    teacher = stages.run("teacher", lambda place: teach(cfg, task, start, data, place))
+    teacher = stages.run("teacher", lambda place: fit_teacher(cfg, task, start, data, place))
     states = stages.run("features", lambda place: save_features(place.path, load_encoder(teacher.best), {QUIZ: data.quiz, **data.evaluation}),
                       teacher=fingerprint(teacher.best))
-    studied, answered = study(cfg, task, teacher, load_features(states.path), data, stages)
+    studied, answered = fit_student_and_meta(cfg, task, teacher, load_features(states.path), data, stages)
     torch.manual_seed(cfg.seed)  # the other tasks' heads start alike, whichever fits were made in this sitting
     student = MultiTask(load_encoder(studied.best), [task_info(entry, cfg.pooling) for entry in others])
     if others:
@@ -104,7 +104,7 @@ def _check_fit(cfg: Config, task: Task, depth: int, asked: int) -> None:
     kept = parse_layers(cfg.student, depth)
     if cfg.beta:
         layer_pairs(cfg.layer_map, len(kept), depth)
-    if cfg.schedule == "interleaved" and cfg.meta_epochs != Config.meta_epochs:
+    if cfg.in_turns and cfg.meta_epochs != Config.meta_epochs:
         logger.warning("--meta_epochs %g is not read: interleaved, the meta-teacher makes a pass over the quiz after each epoch", cfg.meta_epochs)
     if cfg.use_comp_loss and (cfg.policy != "learned" or cfg.reward_function == "real" and cfg.step_every == "action"):
         logger.warning("--use_comp_loss True: another meta-teacher, and the same student: %s", "the policy is not rewarded" if cfg.policy != "learned"
@@ -124,5 +124,5 @@ OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learni
 
 def _unread(cfg: Config) -> dict[str, tuple[str, ...]]:
     """By kind of stage, the settings that only later ones read. Interleaved, the student is one."""
-    later = {**LATER, "student": ()} if cfg.schedule == "interleaved" else LATER
+    later = {**LATER, "student": ()} if cfg.in_turns else LATER
     return {kind: (*OF_CURRICULUM, *names) for kind, names in later.items()}

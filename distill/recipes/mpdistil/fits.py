@@ -1,7 +1,7 @@
 """The four fits of MPDistil, and that of the other tasks' heads before they are used."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ from data_utils.batching import InTurn, TrainStream
 from data_utils.encode import EncodedDataset
 from data_utils.tasks import Task
 from distill import workers
-from distill.curriculum import Curriculum, Settings
+from distill.curriculum import Curriculum, CurriculumSettings
 from distill.distillation import Distillation
 from distill.engine import fit
 from distill.evaluate import score
@@ -24,6 +24,7 @@ from distill.recipes.mpdistil.settings import Config
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.stages import Stages
+from distill.task_fit import fit_on_task
 from distill.teacher import LiveTeacher
 from distill.teacher_cache import cache_key, cached_teacher
 from distill.terms import ClsStates, Labels, SoftProbabilities, SoftTargets, Term
@@ -53,44 +54,56 @@ def _seed(cfg: Config, number: int) -> int:
     return cfg.seed + number * ROUNDS_APART
 
 
+def _ending(cfg: Config, number: int) -> str:
+    """Of the names of round `number`'s stages, where there are several."""
+    return f"-{number:02d}" if cfg.in_turns else ""
+
+
 def stage_config(cfg: Config, **changed) -> finetune.Config:
     """The training settings of a fit, with `changed` ones."""
     own = {entry.name: getattr(cfg, entry.name) for entry in fields(finetune.Config) if hasattr(cfg, entry.name)}
     return finetune.Config(**{**own, **changed})
 
 
-def teach(cfg: Config, task: Task, teacher: Encoder, data: Data, place: RunDir) -> Scores:
+def fit_teacher(cfg: Config, task: Task, teacher: Encoder, data: Data, run_dir: RunDir) -> Scores:
     """The first fit: the teacher, on the labels."""
     stage = stage_config(cfg, learning_rate=cfg.teacher_learning_rate, num_train_epochs=cfg.teacher_epochs)
-    return _fit(stage, task, teacher, finetune.LabelObjective(task), data, place)
+    return fit_on_task(teacher, finetune.LabelObjective(task), task, data.train, data.evaluation, stage, run_dir)
 
 
-def study(cfg: Config, task: Task, teacher: RunDir, read: Mapping[str, np.ndarray], data: Data, stages: Stages) -> tuple[RunDir, Tensor]:
+def fit_student_and_meta(cfg: Config, task: Task, teacher: RunDir, read: Mapping[str, np.ndarray], data: Data, stages: Stages) -> tuple[RunDir, Tensor]:
     """The second and the third fit; interleaved, a pair of them for every epoch, in which the meta-teacher of the epoch before
     teaches. `read`: by split, what the meta-teacher's last layer reads. The best student, the best meta-teacher's answers to the quiz, [N, C]."""
-    in_turns = cfg.schedule == "interleaved"
-    rounds, epochs, meta_epochs = (int(cfg.num_train_epochs), 1, 1) if in_turns else (1, cfg.num_train_epochs, cfg.meta_epochs)
-    learning = stage_config(cfg, num_train_epochs=epochs)
-    asking = stage_config(cfg, num_train_epochs=meta_epochs, max_steps=0, learning_rate=cfg.meta_learning_rate, **CONSTANT)
     whole = load_encoder(teacher.best)
     student = truncate(whole, parse_layers(cfg.student, whole.depth))
-    students, metas, meta, before = [], [], teacher, ""
-    for number in range(rounds):
-        ending = f"-{number:02d}" if in_turns else ""
-        learning, asking = (replace(stage, seed=_seed(cfg, number)) for stage in (learning, asking))
-        students.append(stages.run(f"student{ending}", lambda place: _distil(learning, cfg, task, student, meta, data, place),
-                                   teacher=fingerprint(meta.best), student=before))
+    students, metas, before = [], [teacher], ""
+    for number in range(int(cfg.num_train_epochs) if cfg.in_turns else 1):
+        students.append(_student_stage(cfg, task, metas[-1], student, before, data, stages, number))
         student, before = load_encoder(students[-1].best), fingerprint(students[-1].best)
-        metas.append(stages.run(f"meta{'-competing' if cfg.use_comp_loss else ''}{ending}",
-                                lambda place: _ask(asking, cfg, task, load_encoder(meta.best), student, read, data, place),
-                                teacher=fingerprint(meta.best), student=before))
-        meta = metas[-1]
-    studied, asked = (max(runs, key=lambda run: run.scores().selection) for runs in (students, metas))
+        metas.append(_meta_stage(cfg, task, metas[-1], student, before, read, data, stages, number))
+    studied, asked = (max(runs, key=lambda run: run.scores().selection) for runs in (students, metas[1:]))
     return studied, answers(load_encoder(asked.best).eval(), torch.from_numpy(read[QUIZ])).detach()
 
 
-def _distil(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, signal: RunDir, data: Data, place: RunDir) -> Scores:
-    """The second fit: the student, on labels, soft targets and [CLS] states of the run `signal`'s best model."""
+def _student_stage(cfg: Config, task: Task, signal: RunDir, student: Encoder, before: str, data: Data, stages: Stages, number: int) -> RunDir:
+    """The second fit: the student, on labels, soft targets and [CLS] states of the run `signal`'s best model. `before`: the student's
+    checksum, where it has been trained."""
+    stage = stage_config(cfg, num_train_epochs=1 if cfg.in_turns else cfg.num_train_epochs, seed=_seed(cfg, number))
+    return stages.run(f"student{_ending(cfg, number)}", lambda run_dir: _fit_student(stage, cfg, task, student, signal, data, run_dir),
+                      teacher=fingerprint(signal.best), student=before)
+
+
+def _meta_stage(cfg: Config, task: Task, meta: RunDir, student: Encoder, known_as: str, read: Mapping[str, np.ndarray], data: Data,
+                stages: Stages, number: int) -> RunDir:
+    """The third fit: the last layer of the run `meta`'s best model, on the quiz, with or against `student`."""
+    stage = stage_config(cfg, num_train_epochs=1 if cfg.in_turns else cfg.meta_epochs, max_steps=0, learning_rate=cfg.meta_learning_rate,
+                         seed=_seed(cfg, number), **CONSTANT)
+    return stages.run(f"meta{'-competing' if cfg.use_comp_loss else ''}{_ending(cfg, number)}",
+                      lambda run_dir: _fit_meta(stage, cfg, task, load_encoder(meta.best), student, read, data, run_dir),
+                      teacher=fingerprint(meta.best), student=known_as)
+
+
+def _fit_student(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, signal: RunDir, data: Data, run_dir: RunDir) -> Scores:
     teacher = load_encoder(signal.best)
     soft: Term = (SoftTargets if cfg.soft_loss == "kl" else SoftProbabilities)(task, cfg.temperature)
     weighted = [(Labels(task), 1 - cfg.alpha), (soft, cfg.alpha)]
@@ -100,31 +113,22 @@ def _distil(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, s
     objective = Distillation(None, weighted)
     key = cache_key(f"{fingerprint(signal.best)} {teacher.info}", "", data.train, cfg, objective.wanted)
     live, cached = LiveTeacher(teacher, cfg, objective.wanted), workers.one_machine() and stage.passes(len(data.train)) >= 1
-    objective.teacher = cached_teacher(live, data.train, place.cache / key) if cached else live
+    objective.teacher = cached_teacher(live, data.train, run_dir.cache / key) if cached else live
     del teacher, live  # where its outputs are cached
     student.requires_grad_(True)
-    return _fit(stage, task, student, objective, data, place)
+    return fit_on_task(student, objective, task, data.train, data.evaluation, stage, run_dir)
 
 
-def _ask(stage: finetune.Config, cfg: Config, task: Task, meta: Encoder, student: Encoder, read: Mapping[str, np.ndarray], data: Data,
-         place: RunDir) -> Scores:
-    """The third fit: the last layer of the teacher, on the quiz."""
+def _fit_meta(stage: finetune.Config, cfg: Config, task: Task, meta: Encoder, student: Encoder, read: Mapping[str, np.ndarray], data: Data,
+              run_dir: RunDir) -> Scores:
     meta.requires_grad_(False)
     meta.head.out.requires_grad_(True)
     objective = MetaTeaching(task, data.quiz, read[QUIZ], features(student.to(workers.device()), data.quiz), cfg.use_comp_loss)
     stream = TrainStream(data.quiz, task.name, meta.tokenizer.pad_token_id, stage.train_batch_size, stage.seed)
-    return fit(meta, objective, stream, stage, place, MetaScores(task, data.evaluation, read))
+    return fit(meta, objective, stream, stage, run_dir, MetaScores(task, data.evaluation, read))
 
 
-def _fit(stage: finetune.Config, task: Task, model: Encoder, objective, data: Data, place: RunDir) -> Scores:
-    """One of the first two fits, selected like any run."""
-    stream = TrainStream(data.train, task.name, model.tokenizer.pad_token_id, stage.train_batch_size, stage.seed)
-    with held_vocabulary(stage, model, data.train, data.quiz, *data.evaluation.values()):
-        return fit(model, objective, stream, stage, place,
-                   lambda encoder, to_beat: score(encoder, task, data.evaluation, to_beat=to_beat))
-
-
-def warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools: Mapping[str, EncodedDataset], place: RunDir) -> None:
+def warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools: Mapping[str, EncodedDataset], run_dir: RunDir) -> None:
     """The heads of the other tasks, before they are used: on their quizzes, above the student as it is."""
     student.to(workers.device()).requires_grad_(False)
     with autocast(cfg, workers.device()):
@@ -132,13 +136,13 @@ def warm_heads(cfg: Config, student: MultiTask, others: dict[str, Task], pools: 
     student.heads.requires_grad_(True)
     streams = [TrainStream(pools[name], name, student.tokenizer.pad_token_id, cfg.train_batch_size, cfg.seed) for name in others]
     stage = stage_config(cfg, max_steps=0, learning_rate=cfg.meta_learning_rate, trim_vocabulary=False, **CONSTANT)
-    fit(student, HeadLearning(others, pools, read), InTurn(streams), stage, place)
+    fit(student, HeadLearning(others, pools, read), InTurn(streams), stage, run_dir)
 
 
-def episodes(cfg: Config) -> Settings:
+def episodes(cfg: Config) -> CurriculumSettings:
     """How the curriculum goes."""
-    return Settings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount, cfg.step_every == "episode",
-                    cfg.seed)
+    return CurriculumSettings(cfg.policy, cfg.episode_batch_size, cfg.episode_steps, cfg.policy_learning_rate, cfg.discount,
+                              cfg.step_every == "episode", cfg.seed)
 
 
 def curriculum(cfg: Config, tasks: dict[str, Task], student: MultiTask, before: Scores, answered: Tensor, data: Data,

@@ -187,6 +187,8 @@ def why_live(live: LiveTeacher, dataset, cfg: DistilConfig, same_vocabulary: boo
     size = cache_bytes(live, dataset) / 2**30
     if (live.wanted.of_tokens or live.encoder.info.spans) and size > cfg.max_cache_gib:
         return f"its outputs would take {size:.1f} GiB (--max_cache_gib {cfg.max_cache_gib:g})"
+    if same_vocabulary and workers.device().type == "cuda" and (live.wanted.hidden or live.wanted.projections) and not cfg.cache_dir:
+        return "a GPU computes states faster than they are read (--cache_dir FOLDER keeps them all the same)"
     if same_vocabulary and cfg.passes(len(dataset)) < 1 and not cfg.cache_dir:
         return "the run is shorter than one epoch"
     return ""

@@ -109,9 +109,8 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
         ends = run.step >= steps and not run.unscored
         while not ends:
             if not run.unscored:
-                batch = _step(run, replica, cfg, steps)
+                pace.note(*_step(run, replica, cfg, steps))
                 progress_bar.update()
-                pace.note(batch.tokens, objective.flops(batch))
                 if run.step % cfg.logging_steps == 0 or run.step == steps:
                     _log(run, objective, run_dir, cfg, steps, {**pace.take(), "seconds": round(time.monotonic() - started, 3)})
                 run.unscored = evaluate is not None and (run.step % eval_every == 0 or run.step == steps)
@@ -128,8 +127,8 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     return _best(run_dir) if evaluate else _export(student, run_dir)
 
 
-def _step(run: Training, replica: Alone, cfg: TrainConfig, steps: int):
-    """One step of the optimiser; returns the batch that it was made on."""
+def _step(run: Training, replica: Alone, cfg: TrainConfig, steps: int) -> tuple[int, float]:
+    """One step of the optimiser; returns the real tokens that it read, and the operations of its matrix products."""
     objective, stream, progress = run.module.objective, run.stream, run.step / steps
     _seed_step(cfg.seed, run.step)
     run.module.train()
@@ -138,11 +137,12 @@ def _step(run: Training, replica: Alone, cfg: TrainConfig, steps: int):
     _set_learning_rate(run.optimizer, cfg, run.step, steps)
     counts, weights = objective.counts(batch), objective.weights(progress)
     sums = _accumulate(run, replica, weights, counts, batch, cfg, progress)
+    work = batch.tokens, objective.flops(batch)  # counted while a GPU is still at it; the update waits for it
     _update(run, sums, cfg)
     run.step += 1
     stream.observe(run.module.student, run.step, {name: value / max(counts[name], 1) for name, value in sums.items()})
     _note_terms(run, sums, counts, weights, batch)
-    return batch
+    return work
 
 
 def _seed_step(seed: int, step: int) -> None:

@@ -159,7 +159,7 @@ def relation_kl(student_BTD: Tensor, teacher_BTD: Tensor, mask: Tensor, heads: i
     parts = zip(student_BTD.split(size), teacher_BTD.split(size), mask.split(size), strict=True)
     if size >= len(student_BTD):
         return _relation_kl(*next(parts), heads)
-    return torch.cat([checkpoint(_relation_kl, *part, heads, use_reentrant=False) for part in parts])
+    return torch.cat([checkpoint(_relation_kl, *part, heads, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
 
 def _relation_kl(student_BTD: Tensor, teacher_BTD: Tensor, mask: Tensor, heads: int) -> Tensor:

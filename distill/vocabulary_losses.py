@@ -1,7 +1,7 @@
 """Losses over the scores of a whole vocabulary, a chunk of positions at a time.
 
 N positions x V words of scores are never held: a chunk is multiplied out, judged, and turned into gradients at once, which
-backward then only scales. The value and the gradients do not depend on the chunks.
+backward then only scales. The value and the gradients do not depend on the chunks, of `numbers` scores each (0: as suits the device).
 
     features [N, E]  --chunk-->  scores [m, V]  -->  sum of the loss, its slope [m, V]  -->  d features, d weight, d bias
 """
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-NUMBERS = 1 << 24  # scores that are held at a time, 64 MiB in float32
+NUMBERS = {"cpu": 1 << 24, "cuda": 1 << 26}  # scores that are held at a time: 64 and 256 MiB in float32
 
 Judge = Callable[[Tensor, slice], tuple[Tensor, Tensor]]  # scores [m, V], which rows they are -> sum, its slope [m, V]
 
 
-def word_cross_entropy(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, target_N: Tensor, numbers: int = NUMBERS) -> Tensor:
+def word_cross_entropy(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, target_N: Tensor, numbers: int = 0) -> Tensor:
     """sum_n -log softmax(scores_n)[target_n]: a number. Gradient to features, weight and bias. Devlin et al. 2019, masked LM."""
 
     def judge(scores_mV: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ def word_cross_entropy(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, t
 
 
 def soft_words(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, teacher: tuple[Tensor, Tensor, Tensor], temperature: float,
-               numbers: int = NUMBERS) -> Tensor:
+               numbers: int = 0) -> Tensor:
     """sum_n T^2 KL(softmax(teacher_n / T) || softmax(scores_n / T)): a number, soft_targets() over a vocabulary.
 
     `teacher`: its features [N, E'], weight [V', E'] and bias [V']. Words are the rows that both tables have: what one has more only pads
@@ -51,7 +51,7 @@ def soft_words(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, teacher: 
 
 
 @torch.no_grad()
-def best_words(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, numbers: int = NUMBERS) -> Tensor:
+def best_words(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, numbers: int = 0) -> Tensor:
     """The word with the highest score at each position [N]."""
     weight_VE = weight_VE.to(_product_dtype(features_NE))
     parts = [_scores(part, weight_VE, bias_V).argmax(-1) for part in features_NE.split(_rows(weight_VE, numbers))]
@@ -63,7 +63,7 @@ def _in_chunks(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, judge: Ju
 
 
 def _rows(weight_VE: Tensor, numbers: int) -> int:
-    return max(1, numbers // len(weight_VE))
+    return max(1, (numbers or NUMBERS[weight_VE.device.type]) // len(weight_VE))
 
 
 def _product_dtype(features: Tensor) -> torch.dtype:
@@ -84,6 +84,7 @@ class _Chunks(torch.autograd.Function):
     def forward(ctx, features_NE, weight_VE, bias_V, judge: Judge, numbers: int, learning: bool):
         wanted = [learning and needed for needed in ctx.needs_input_grad[:3]]
         low = weight_VE.to(_product_dtype(features_NE))
+        steep = weight_VE if low.dtype == torch.float16 else low  # slopes of 1 / V, not yet scaled, would vanish in fp16
         d_features, d_weight, d_bias = (torch.zeros_like(part, dtype=torch.float32) if needed else None
                                         for part, needed in zip((features_NE, weight_VE, bias_V), wanted))
         total = features_NE.new_zeros((), dtype=torch.float32)
@@ -91,11 +92,11 @@ class _Chunks(torch.autograd.Function):
             rows = slice(start, start + _rows(weight_VE, numbers))
             part, slope = judge(_scores(features_NE[rows], low, bias_V), rows)
             total += part
-            short = slope.to(low.dtype)
+            short = slope.to(steep.dtype)
             if d_features is not None:
-                d_features[rows] = short @ low
+                d_features[rows] = short @ steep
             if d_weight is not None:
-                d_weight += short.T @ features_NE[rows].to(low.dtype)
+                d_weight += short.T @ features_NE[rows].to(steep.dtype)
             if d_bias is not None:
                 d_bias += slope.sum(0)
         ctx.gradients = [None if part is None else part.to(source.dtype)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 Value = TypeVar("Value")
-PATIENCE = timedelta(hours=6)  # with what one rank does alone, such as tokenising a corpus; ranks that die are noticed at once
+PATIENCE = timedelta(hours=6)  # with what one rank does alone, such as tokenising a corpus; gloo notices a rank that dies at once, NCCL not
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # more do not stay in a CPU's caches
 
 
@@ -22,10 +22,12 @@ def start() -> None:
     if torch.cuda.is_available() and processes > gpus:
         raise ValueError(f"torchrun started {processes} processes on this machine, which has {gpus} GPU{'s' * (gpus > 1)}: expected one for "
                          f"each at most; give --nproc_per_node {gpus}")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every shape, and has given gradients that are no numbers (pytorch #196678)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else None
+        if own:
+            torch.cuda.set_device(own)
+        dist.init_process_group("nccl" if own else "gloo", timeout=PATIENCE, device_id=own)
 
 
 def stop() -> None:

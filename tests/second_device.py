@@ -139,13 +139,13 @@ def dense_scores(ctx, hidden_MD, centroids_ND, first_M1, sense_S):
 
 def run(commands: list[list[str]]) -> None:
     """Each command with `far` as its device; a line for each: its status, and how many operations were done on `far`."""
-    from distill import kmeans, pace, workers
+    from distill import kmeans, pace, vocabulary_losses, workers
     from distill.__main__ import main
     from models.heads import SenseScores
 
     workers.device = lambda: FAR
     SenseScores.forward = staticmethod(dense_scores)
-    for table, like in ((kmeans.GROUP_BYTES, "cuda"), (pace.SIDE, "cpu"), (workers.BATCH_TOKENS, "cpu")):
+    for table, like in ((kmeans.GROUP_BYTES, "cuda"), (pace.SIDE, "cpu"), (workers.BATCH_TOKENS, "cpu"), (vocabulary_losses.NUMBERS, "cpu")):
         table["far"] = table[like]
     for words in commands:
         Device.operations = 0

@@ -97,3 +97,15 @@ def test_under_autocast_scores_are_multiplied_in_bfloat16_and_the_loss_stays_nea
         near = word_cross_entropy(features, weight, bias, target)
     assert near.dtype == torch.float32 and 0 < abs(near - exact) < 0.02 * exact
     assert [part.dtype for part in gradients(near, (features, weight, bias))] == 3 * [torch.float32]
+
+
+def test_in_fp16_slopes_that_it_cannot_hold_reach_the_gradients():
+    features, weight, bias = (part.detach().float().requires_grad_() for part in parts(9))
+    with torch.no_grad():
+        bias[0] += 34.0  # the shares of all other words round to 0 in fp16
+    target = torch.zeros(7, dtype=torch.long)
+    exact, _, _ = gradients(word_cross_entropy(features, weight, bias, target), (weight, features, bias))
+    with torch.autocast("cpu", torch.float16):
+        found, _, _ = gradients(word_cross_entropy(features, weight, bias, target), (weight, features, bias))
+    assert 0 < exact[1:].abs().max() < 3e-8
+    torch.testing.assert_close(found, exact, rtol=0.05, atol=1e-12)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from data_utils.batching import TrainStream
@@ -81,7 +82,7 @@ def by_operation(what: str, work: Callable[[], object]) -> Shares:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=activities) as profiler:
         work()
-    events = profiler.key_averages()
+    events = [event for event in profiler.key_averages() if event.device_type == DeviceType.CPU]  # kernels are counted with who called them
     cuda = torch.cuda.is_available()
     own = {event.key: (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6 for event in events}
     seconds = {kind: sum(time for name, time in own.items() if any(word in name for word in words))

@@ -127,20 +127,25 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
     pretrained = is_masked_lm(run / "best")
     task = {"task": TEXT.name, "version": TEXT.version} if pretrained else read_json(run / "best" / "task.json")
     scores = scores or own
-    name, version = scores.get("task", task["task"]), scores.get("version", task["version"])
     words = of_one_seed(origin["command"], config["seed"])
-    similarity = scores.get("similarity") or config.get("similarity") or (similarity_of(origin["senses"]) if "senses" in origin else "")
     parameters = stored_parameters(run / "best" / "model.safetensors")
     source = "" if config.get("random_init") else config.get("model", "")
     steps, tokens = pretraining_of(run if pretrained else Path(source).parent)
-    found = [Record(table, row, name, version, *key.split("/"), value, scores["counts"][key],
-                    scores["errors"][key], config["seed"], words[2], portable(words), origin["commit"], digest(config),
-                    origin["device"], own["seconds"], parameters if is_of_best(key) else None, reading, stage_of(run),
-                    RunDir(run).evaluations(), steps, tokens, similarity)
-             for key, value in scores["values"].items() if pretrained or not only_selects(key.split("/")[0])]
-    drawn = [replace(found[0], table=table + TABLES, split=SPLIT, metric=METRIC, value=value, n=LATEST, stderr=0.0, evaluations=0)
-             for value in policy_of(run, task["task"]).values() if found and not reading]
-    return [*found, *drawn]
+    similarity = scores.get("similarity") or config.get("similarity") or (similarity_of(origin["senses"]) if "senses" in origin else "")
+
+    def record(key: str, value: float) -> Record:
+        split, metric = key.split("/")
+        return Record(
+            table=table, row=row, task=scores.get("task", task["task"]), task_version=scores.get("version", task["version"]), split=split,
+            metric=metric, value=value, n=scores["counts"][key], stderr=scores["errors"][key], seed=config["seed"], recipe=words[2],
+            command=portable(words), commit=origin["commit"], config=digest(config), device=origin["device"], seconds=own["seconds"],
+            parameters=parameters if is_of_best(key) else None, reading=reading, stage=stage_of(run), evaluations=RunDir(run).evaluations(),
+            steps=steps, tokens=tokens, similarity=similarity)
+
+    found = [record(key, value) for key, value in scores["values"].items() if pretrained or not only_selects(key.split("/")[0])]
+    policy = policy_of(run, task["task"]).values() if found and not reading else ()
+    return [*found, *(replace(found[0], table=table + TABLES, split=SPLIT, metric=METRIC, value=value, n=LATEST, stderr=0.0, evaluations=0)
+                      for value in policy)]
 
 
 def is_masked_lm(folder: Path) -> bool:

@@ -88,17 +88,18 @@ class _Chunks(torch.autograd.Function):
         d_features, d_weight, d_bias = (torch.zeros_like(part, dtype=torch.float32) if needed else None
                                         for part, needed in zip((features_NE, weight_VE, bias_V), wanted))
         total = features_NE.new_zeros((), dtype=torch.float32)
-        for start in range(0, len(features_NE), _rows(weight_VE, numbers)):
-            rows = slice(start, start + _rows(weight_VE, numbers))
-            part, slope = judge(_scores(features_NE[rows], low, bias_V), rows)
-            total += part
-            short = slope.to(steep.dtype)
-            if d_features is not None:
-                d_features[rows] = short @ steep
-            if d_weight is not None:
-                d_weight += short.T @ features_NE[rows].to(steep.dtype)
-            if d_bias is not None:
-                d_bias += slope.sum(0)
+        with torch.autocast(features_NE.device.type, enabled=False):  # types are as they say
+            for start in range(0, len(features_NE), _rows(weight_VE, numbers)):
+                rows = slice(start, start + _rows(weight_VE, numbers))
+                part, slope = judge(_scores(features_NE[rows], low, bias_V), rows)
+                total += part
+                short = slope.to(steep.dtype)
+                if d_features is not None:
+                    d_features[rows] = short @ steep
+                if d_weight is not None:
+                    d_weight += short.T @ features_NE[rows].to(steep.dtype)
+                if d_bias is not None:
+                    d_bias += slope.sum(0)
         ctx.gradients = [None if part is None else part.to(source.dtype)
                          for part, source in zip((d_features, d_weight, d_bias), (features_NE, weight_VE, bias_V))]
         return total

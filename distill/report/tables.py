@@ -5,7 +5,7 @@ import difflib
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from statistics import mean, median
 
 from distill.report import Record, policies
@@ -54,46 +54,82 @@ def chosen_row(name: str, rows: Sequence[str], option: str) -> str:
     return name
 
 
-def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> str:
-    """A markdown table: systems down, task and metric across, in the order in which they first appear. A system that answers in several
-    ways (the teacher exit of self-teaching) has a row for each.
+@dataclass(frozen=True)
+class Grouped:
+    """The records of a table by system, in the order in which they first appear. One that answers in several ways (the teacher exit of
+    self-teaching) is a system for each."""
 
-    With the name of a row as `baseline`, what is better than it beyond chance is bold: Difference.is_gain of the
-    difference paired by seed, since records hold no predictions. With one as `teacher`, the last column says what is kept of it.
-    The last row says what chance the examples bring, unless policies are all that there is: the standard error of one score, the median
-    over the records. Where the records know it, a column says of how many evaluations the scores are the best: the best of many flatters; and how long pre-training was.
-    """
-    values: dict[str, Scored] = {}
-    errors: dict[Column, list[float]] = {}
-    facts: dict[str, dict[str, set[int]]] = {name: {} for name in FACTS}
+    values: dict[str, Scored]
+    errors: dict[Column, list[float]]
+    facts: dict[str, dict[str, set[int]]]  # of FACTS: by system, what its records say
+
+    @property
+    def columns(self) -> list[Column]:
+        tasks = list(dict.fromkeys(task for task, _, _ in self.errors))
+        return sorted(self.errors, key=lambda column: tasks.index(column[0]))
+
+
+def grouped(records: Sequence[Record]) -> Grouped:
+    found = Grouped({}, {}, {name: {} for name in FACTS})
     for record in records:
         split, comma, reading = record.split.partition(",")
-        column = record.task, split, record.metric
-        row = f"{record.row}{comma}{reading}"
-        values.setdefault(row, {}).setdefault(column, {})[record.seed] = record.value
-        for name, known in facts.items():
+        column, row = (record.task, split, record.metric), f"{record.row}{comma}{reading}"
+        found.values.setdefault(row, {}).setdefault(column, {})[record.seed] = record.value
+        found.errors.setdefault(column, []).append(record.stderr)
+        for name, known in found.facts.items():
             known.setdefault(row, set()).add(getattr(record, name))
-        errors.setdefault(column, []).append(record.stderr)
-    tasks = list(dict.fromkeys(record.task for record in records))
-    columns = sorted(errors, key=lambda column: tasks.index(column[0]))
-    control = values[chosen_row(baseline, list(values), "baseline")] if baseline else {}
-    header = ["", *(f"{task} {split}, {metric}" for task, split, metric in columns)]
-    lines = [[row, *(bold(cell(list(found.get(column, {}).values())), _is_gain(found, control, column)) for column in columns)]
-             for row, found in values.items()]
-    of_examples = ["*one score, over examples*", *(f"± {100 * median(errors[column]):.1f}" for column in columns)]
-    if teacher:
-        theirs = most_seeds(values[chosen_row(teacher, list(values), "teacher")])
-        if not theirs:
-            raise ValueError(f"--teacher {teacher!r} has no score on a dev set, and what is held out of train does not count")
-        header.append(f"kept of the {teacher}'s, mean over {', '.join(dict.fromkeys(task for task, _, _ in theirs))}")
-        lines = [[*line, cell(shares(found, theirs))] for line, found in zip(lines, values.values())]
-        of_examples.append("-")
-    for name, known in facts.items():
-        if any(map(any, known.values())):
-            header.append(FACTS[name])
-            lines = [[*line, _range(known[row])] for line, row in zip(lines, values)]
-            of_examples.append("-")
-    return markdown(header, lines if {split for _, split, _ in columns} == {policies.SPLIT} else [*lines, of_examples])
+    return found
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A column of a table: what stands above it, in each row, and in the last one, of what chance the examples bring."""
+
+    header: str
+    cell: Callable[[str], str]
+    chance: str = "-"
+
+
+def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> str:
+    """A markdown table: systems down, task and metric across.
+
+    With the name of a row as `baseline`, what is better than it beyond chance is bold: Difference.is_gain of the difference paired by
+    seed, since records hold no predictions. With one as `teacher`, a column says what is kept of it. Where the records know it, columns
+    say of how many evaluations the scores are the best (the best of many flatters) and how long pre-training was. The last row, unless
+    policies are all that there is: the standard error of one score, the median over the records.
+    """
+    found = grouped(records)
+    columns = [*_of_scores(found, baseline), *_of_shares(found, teacher), *_of_facts(found)]
+    lines = [[row, *(column.cell(row) for column in columns)] for row in found.values]
+    if {split for _, split, _ in found.errors} != {policies.SPLIT}:
+        lines.append(["*one score, over examples*", *(column.chance for column in columns)])
+    return markdown(["", *(column.header for column in columns)], lines)
+
+
+def _of_scores(found: Grouped, baseline: str) -> list[Shown]:
+    control = found.values[chosen_row(baseline, list(found.values), "baseline")] if baseline else {}
+
+    def of(column: Column) -> Shown:
+        task, split, metric = column
+        return Shown(f"{task} {split}, {metric}", lambda row: bold(cell(list(found.values[row].get(column, {}).values())),
+                                                                   _is_gain(found.values[row], control, column)),
+                     f"± {100 * median(found.errors[column]):.1f}")
+
+    return [of(column) for column in found.columns]
+
+
+def _of_shares(found: Grouped, teacher: str) -> list[Shown]:
+    if not teacher:
+        return []
+    theirs = most_seeds(found.values[chosen_row(teacher, list(found.values), "teacher")])
+    if not theirs:
+        raise ValueError(f"--teacher {teacher!r} has no score on a dev set, and what is held out of train does not count")
+    return [Shown(f"kept of the {teacher}'s, mean over {', '.join(dict.fromkeys(task for task, _, _ in theirs))}",
+                  lambda row: cell(shares(found.values[row], theirs)))]
+
+
+def _of_facts(found: Grouped) -> list[Shown]:
+    return [Shown(FACTS[name], lambda row, known=known: _range(known[row])) for name, known in found.facts.items() if any(map(any, known.values()))]
 
 
 def _range(numbers: set[int]) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,15 +57,10 @@ def main(words: list[str]) -> None:
     """Score a checkpoint on the dev splits of a task, plain and, with --senses, read through its senses."""
     given = _parser().parse_args(words)
     task = get_task(given.task)
-    if given.max_length < 0:
-        raise ValueError(f"--max_length {given.max_length}: expected 0 or more")
-    windows = Windows(given.stride, given.max_query_length)
-    answering = Answering(given.n_best, given.max_answer_length, given.no_answer_threshold)
-    check_of_spans(task, given, answering)
+    windows, answering = Windows(given.stride, given.max_query_length), Answering(given.n_best, given.max_answer_length, given.no_answer_threshold)
+    check_given(given, task, answering)
     opened = open_for(given.checkpoint, task, given.tokenizer, given.pooling)
     encoder = opened.encoder.to(workers.device())
-    if given.similarity and not given.senses:
-        raise ValueError(f"--similarity {given.similarity}: it says how --senses are read, and none are given")
     lookup = read_senses(given, encoder) if given.senses else encoder.senses
     datasets = dev_splits(encoder, task, given.data_dir, given.max_length, windows) if task.dev_splits else {}
     if not (datasets or given.submission or given.predictions):
@@ -80,14 +76,7 @@ def main(words: list[str]) -> None:
         raise ValueError("--reading senses: the checkpoint has none of its own, give --senses PATH")
     readings = {way: score(read, task, datasets, answering=answering) for way, read in ways.items() if datasets}
     if workers.is_main():
-        for way, scores in readings.items():
-            print(line(given.checkpoint, task, READINGS[way] + (f" by {lookup.similarity}" if way == "senses" else ""), scores))
-            if task.unanswerable:
-                print(*(apart(split, found, task) for split, found in scores.predictions.items()), sep="\n")
-        if given.output:
-            write_json(Path(given.output), {READINGS[way]: {"task": task.name, "version": task.version, **scores.to_json(),
-                                                            **({"similarity": lookup.similarity} if way == "senses" else {})}
-                                            for way, scores in readings.items()})
+        show(given, task, readings, lookup)
     if given.predictions:
         split = task.dev_splits[0]
         dataset = datasets.get(split) or encode_split(encoder, task, split, given.data_dir, given.max_length, windows)
@@ -97,6 +86,18 @@ def main(words: list[str]) -> None:
     if given.submission:
         for path in write_submission(ways[own], task, given.data_dir, Path(given.submission), given.max_length):
             logger.info("wrote %s, the head reading %s", path, READINGS[own])
+
+
+def show(given: argparse.Namespace, task: Task, readings: Mapping[str, Scores], lookup: SenseLookup | None) -> None:
+    """Print the scores of every reading, and write them into --output."""
+    for way, scores in readings.items():
+        print(line(given.checkpoint, task, READINGS[way] + (f" by {lookup.similarity}" if way == "senses" else ""), scores))
+        if task.unanswerable:
+            print(*(apart(split, found, task) for split, found in scores.predictions.items()), sep="\n")
+    if given.output:
+        write_json(Path(given.output), {READINGS[way]: {"task": task.name, "version": task.version, **scores.to_json(),
+                                                        **({"similarity": lookup.similarity} if way == "senses" else {})}
+                                        for way, scores in readings.items()})
 
 
 def line(checkpoint: str, task: Task, reading: str, scores: Scores) -> str:
@@ -135,8 +136,12 @@ def read_senses(given: argparse.Namespace, encoder: Encoder) -> SenseLookup:
     return senses.lookup(workers.device(), given.similarity or own_similarity)
 
 
-def check_of_spans(task: Task, given: argparse.Namespace, answering: Answering) -> None:
-    """ValueError where settings are given that the task has no use for."""
+def check_given(given: argparse.Namespace, task: Task, answering: Answering) -> None:
+    """ValueError for settings that mean nothing, or that the task has no use for."""
+    if given.max_length < 0:
+        raise ValueError(f"--max_length {given.max_length}: expected 0 or more")
+    if given.similarity and not given.senses:
+        raise ValueError(f"--similarity {given.similarity}: it says how --senses are read, and none are given")
     if not task.spans and (given.predictions or answering != Answering()):
         raise ValueError(f"--predictions, --n_best, --max_answer_length and --no_answer_threshold are for answers in a text, {task.name} has "
                          "none; leave them out, --submission FOLDER writes what its leaderboard takes")

@@ -23,7 +23,7 @@ from distill.rundir import RunDir, read_json, write_folder, write_json
 from distill.scales import scale_warning
 from distill.schedules import BETA1, LEARNING_RATE
 from distill.scores import Scores, save_predictions
-from distill.sharding import Alone, full, spread, whole
+from distill.sharding import Alone, full_state_dict, full_tensor, parallelise
 from distill.trainer_state import load_last, resume, save_last
 
 SETTLED = 10  # steps after which terms are compared: a student that starts as its teacher differs from it by next to nothing
@@ -91,7 +91,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     check_precision(cfg, device)
     module = StepModule(student, objective)
     last = load_last(module, run_dir, cfg.save_total_limit)
-    replica = spread(module, cfg.fsdp)
+    replica = parallelise(module, cfg.fsdp)
     run = Training(module, build_optimizer(cfg.optimizer, module, cfg.learning_rate, cfg.weight_decay),
                    torch.amp.GradScaler(device.type, enabled=cfg.fp16), stream)
     if last:
@@ -196,7 +196,7 @@ def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> N
     """Clip and step; stop before the update where a term or the gradient is not finite (fp16: the scaler skips)."""
     run.scaler.unscale_(run.optimizer)
     limit = cfg.max_grad_norm or float("inf")
-    norm = full(nn.utils.clip_grad_norm_(run.module.parameters(), limit))
+    norm = full_tensor(nn.utils.clip_grad_norm_(run.module.parameters(), limit))
     total = workers.summed(sum(sums.values())) if cfg.fp16 else sum(sums.values())  # else every rank's is in the norm
     if not torch.isfinite(total if cfg.fp16 else total + norm):
         terms = ", ".join(f"{name} {value.item():g}" for name, value in sums.items())
@@ -256,7 +256,7 @@ def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir, stop
     run.unscored = False
     _log_scores(run, scores, run_dir)
     if run.best is None or scores.selection > run.best.selection:
-        run.best, state = scores, whole(student.state_dict())
+        run.best, state = scores, full_state_dict(student.state_dict())
         workers.on_main(lambda: write_folder(run_dir.best, lambda folder: _fill_best(folder, student, state, scores)))
 
 
@@ -267,7 +267,7 @@ def _best(run_dir: RunDir) -> Scores:
 
 def _export(student: nn.Module, run_dir: RunDir) -> None:
     """The student as it is now is best/."""
-    state = whole(student.state_dict())
+    state = full_state_dict(student.state_dict())
     workers.on_main(lambda: write_folder(run_dir.best, lambda folder: student.export(folder, state)))
 
 

@@ -62,7 +62,7 @@ class Sharded(Alone):
         return contextlib.nullcontext()
 
 
-def spread(module: nn.Module, fsdp: bool) -> Alone:
+def parallelise(module: nn.Module, fsdp: bool) -> Alone:
     """What to call in the place of `module`, whose `student` is a Trunk. Sharding replaces its parameters: an optimiser
     is to be built after it."""
     kind = Sharded if fsdp else Replicated if workers.world() > 1 else Alone
@@ -96,22 +96,22 @@ def shard(encoder: Trunk, *around: nn.Module) -> Trunk:
     return encoder
 
 
-def full(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """`tensor`, put together where it is sharded; then every rank must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(state):
+def full_state_dict(state):
     """A state dict with every sharded tensor whole, on the CPU of rank 0 (None elsewhere). Every rank must ask."""
     if isinstance(state, dict):
-        return {name: whole(value) for name, value in state.items()}
+        return {name: full_state_dict(value) for name, value in state.items()}
     if isinstance(state, DTensor):
-        tensor = full(state)
+        tensor = full_tensor(state)
         return tensor.cpu() if workers.is_main() else None
     return state
 
 
-def cut(state: dict, optimizer: torch.optim.Optimizer) -> dict:
+def shard_state(state: dict, optimizer: torch.optim.Optimizer) -> dict:
     """An optimiser's whole state dict, cut as the parameters of `optimizer` are."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 

@@ -8,7 +8,7 @@ import torch
 from distill import workers
 from distill.rundir import RunDir, versions, whole_folder, write_folder, write_json
 from distill.scores import Scores
-from distill.sharding import cut, whole
+from distill.sharding import full_state_dict, shard_state
 from models.weights import check_checksums
 
 TRAINER_STATE = "trainer_state.pt"
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 def save_last(run, run_dir: RunDir, keep: int) -> None:
     """Write run_dir/last whole: best's format, and the trainer's state (optimiser, scaler, stream, objective, step,
     best scores, the open line of the log). `keep` checkpoints stay, this one included."""
-    student = whole(run.module.student.state_dict())
-    state = {"step": run.step, "unscored": run.unscored, "objective": whole(run.module.objective.state_dict()),
-             "optimizer": whole(run.optimizer.state_dict()), "scaler": run.scaler.state_dict(),
+    student = full_state_dict(run.module.student.state_dict())
+    state = {"step": run.step, "unscored": run.unscored, "objective": full_state_dict(run.module.objective.state_dict()),
+             "optimizer": full_state_dict(run.optimizer.state_dict()), "scaler": run.scaler.state_dict(),
              "stream": run.stream.state_dict(), **{name: scores.to_json() for name, scores in _scores(run).items()},
              "examples": run.examples, "tokens": run.tokens, "term_counts": run.term_counts,
              "term_sums": workers.gather({name: float(value) for name, value in run.term_sums.items()})}
@@ -77,7 +77,7 @@ def _check_best(run_dir: RunDir) -> None:
 def resume(run, state: dict) -> None:
     """Set `run`, whose module has its weights, to the rest of a checkpoint."""
     _check_shapes(state["optimizer"], run.optimizer)
-    run.optimizer.load_state_dict(cut(state["optimizer"], run.optimizer))
+    run.optimizer.load_state_dict(shard_state(state["optimizer"], run.optimizer))
     run.scaler.load_state_dict(state["scaler"])
     run.stream.load_state_dict(state["stream"])
     run.step, run.examples, run.tokens = state["step"], state["examples"], state.get("tokens", 0)  # older ones did not count them

@@ -38,7 +38,7 @@ def main(words: list[str]) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # waiting threads spin briefly: libgomp's own count is up to 50 times
     # slower on a shared machine, none at all a tenth slower on a quiet one
-    for noisy in ("httpx", "transformers", "huggingface_hub", "datasets", "filelock", "matplotlib"):
+    for noisy in ("httpx2", "transformers", "huggingface_hub", "datasets", "filelock", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")  # states, changed by nobody

@@ -1,5 +1,6 @@
 """Pre-trained encoders by name: a hub id, a folder, or `minilm`, the one that needs no hub."""
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from functools import partial
@@ -54,23 +55,42 @@ def resolve_model(name: str) -> str:
 
 
 def _load(loader: Callable, name: str, what: str):
-    """`loader(path, local_files_only=...)`, any failure of the hub or the folder said in one ValueError within seconds.
+    """`loader(path, revision=..., local_files_only=...)`, any failure of the hub or the folder said in one ValueError within seconds.
 
-    A hub model that is in the cache is read from there. For others the hub is asked once whether it has it: the loaders
-    themselves try for half a minute before they give up.
+    A hub model of which the cache has a commit stays at that commit; the hub gives what the cache lacks of it, where it can be reached.
     """
     path = resolve_model(name)
     try:
-        config = cached_file(path, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False,
-                             _raise_exceptions_for_connection_errors=False)
-        if config is None and not Path(path).is_dir():
-            HfApi().model_info(path, timeout=HUB_PATIENCE_SECONDS)
-        return loader(path, local_files_only=config is not None)
+        if Path(path).is_dir():
+            return loader(path, revision="main", local_files_only=True)
+        commit, error = _cached_commit(path), _hub_error(path)
+        if error and not commit:
+            raise error
+        return loader(path, revision=commit or "main", local_files_only=error is not None)
     except Exception as error:  # the hub's client and the file readers raise some twenty types here
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"cannot load the {what} of {name!r}: {reason or type(error).__name__}. Give a folder that "
-                         "holds the model (MODEL=/path), a hub id that can be reached, or MODEL=minilm, which is "
-                         "offline") from error
+        if "model_type" in reason:
+            remedy = 'Download it and write its kind into its config.json ("model_type": "bert"), then give that folder'
+        else:
+            remedy = "Give a folder that holds the model (MODEL=/path), a hub id that can be reached, or MODEL=minilm, which is offline"
+        raise ValueError(f"cannot load the {what} of {name!r}: {reason or type(error).__name__}. {remedy}") from error
+
+
+def _cached_commit(path: str) -> str:
+    """The commit of a hub id in the cache, "" where there is none."""
+    file = cached_file(path, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False,
+                       _raise_exceptions_for_connection_errors=False)
+    return Path(file).parent.name if file else ""  # .../snapshots/COMMIT/config.json
+
+
+@functools.cache
+def _hub_error(path: str) -> Exception | None:
+    """Why the hub does not give a model, None where it does. Asked once: the loaders themselves try for half a minute before they give up."""
+    try:
+        HfApi().model_info(path, timeout=HUB_PATIENCE_SECONDS)
+    except Exception as error:  # of some ten types
+        return error
+    return None
 
 
 def load_config(name: str):
@@ -84,7 +104,7 @@ def model_fingerprint(name: str) -> str:
     path = resolve_model(name)
     if Path(path).is_dir():
         return fingerprint(Path(path))
-    return _load(partial(cached_file, filename="config.json"), name, "configuration").split("/")[-2]  # .../snapshots/COMMIT/config.json
+    return Path(_load(partial(cached_file, filename="config.json"), name, "configuration")).parent.name
 
 
 def load_tokenizer(name: str):
@@ -99,10 +119,10 @@ def load_tokenizer(name: str):
     return _load(AutoTokenizer.from_pretrained, name, "tokenizer")
 
 
-def _sentencepiece_model(path: str, local_files_only: bool) -> str | None:
+def _sentencepiece_model(path: str, **where) -> str | None:
     """The file spm.model of a folder or hub id that has no tokenizer.json."""
     def find(file: str) -> str | None:
-        return cached_file(path, file, local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False)
+        return cached_file(path, file, **where, _raise_exceptions_for_missing_entries=False)
 
     return None if find("tokenizer.json") else find("spm.model")
 

@@ -1,16 +1,29 @@
 """Models by name: what tells their weights from others that had the name before."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from models.checkpoint import load_encoder
 from models.encoder import TaskInfo
-from models.pretrained import masked_lm, minilm_folder, model_fingerprint, pretrained_encoder, resolve_model
+from models.pretrained import (
+    _load,
+    load_config,
+    masked_lm,
+    minilm_folder,
+    model_fingerprint,
+    pretrained_encoder,
+    resolve_model,
+)
 from models.weights import fingerprint
 from tests.finished import edit
+from tests.hub import COMMIT, serving
 
 
 def test_the_weights_of_a_folder_are_told_by_all_their_files_and_minilms_like_a_folders(tiny_bert, tmp_path):
@@ -47,6 +60,74 @@ def test_the_weights_of_a_hub_id_are_told_by_its_commit_in_the_cache(tiny_bert, 
         (model / "refs/main").write_text(commit)
         found.append(model_fingerprint("some/model"))
     assert found == ["0" * 40, "1" * 40]
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_what_the_cache_lacks_of_a_hub_model_is_fetched_at_the_commit_that_it_has(reachable, tiny_bert, tmp_path, monkeypatch):
+    """A cache that holds the configuration alone, as after the first thing that a command looks at."""
+    def model_info(api, name, timeout):
+        if not reachable:
+            raise ConnectionError("no network")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+    name, commit = f"some/{reachable}", "2" * 40  # what the hub says of a name is asked once
+    snapshot = tmp_path / f"models--some--{reachable}/snapshots" / commit
+    snapshot.mkdir(parents=True)
+    shutil.copy(tiny_bert / "config.json", snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs/main").write_text(commit)
+    assert _load(lambda path, **where: (path, where), name, "weights") == (name, {"revision": commit, "local_files_only": not reachable})
+    if reachable:
+        assert _load(lambda path, **where: where, "some/other", "weights") == {"revision": "main", "local_files_only": False}
+    else:
+        with pytest.raises(ValueError, match="cannot load the weights of 'some/None': no network"):
+            _load(lambda path, **where: where, "some/None", "weights")
+
+
+INFO = TaskInfo("RTE", 1, ("a", "b"), ("x", "y"), "mean")
+LOAD = """
+import sys
+from distill.__main__ import main
+from tests.test_pretrained import contents
+
+main(["data", "name", "RTE"])  # which sets what is logged
+for name in sys.argv[1:]:
+    print(contents(name))
+"""
+
+
+def contents(name: str) -> str:
+    """The words and the weights of a model, in one line."""
+    encoder = pretrained_encoder(name, INFO, 0.0)
+    total = sum(tensor.double().sum().item() for tensor in encoder.backbone.parameters())
+    return f"{encoder.tokenizer('the film').input_ids} {total} {'' if '/' == name[0] else model_fingerprint(name)}"
+
+
+def test_a_model_is_fetched_once_and_read_from_the_cache_when_the_hub_is_gone(tiny_bert, tiny_deberta, tmp_path):
+    models = {"some/bert": tiny_bert, "some/deberta": tiny_deberta}
+    expected = [contents(str(folder)) + COMMIT for folder in models.values()]
+    with serving(models) as hub:
+        place = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        twice = load(*models, *models, **place)
+        fetched = [asked for asked in hub.asked if asked.startswith("GET") and "/resolve/" in asked]
+        assert len(fetched) == len(set(fetched)) >= 6
+    assert twice == 2 * expected and load(*models, **place) == expected
+
+
+def load(*names: str, **environment: str) -> list[str]:
+    """contents() of models as a process of its own finds them, which says nothing else."""
+    done = subprocess.run([sys.executable, "-c", LOAD, *names], capture_output=True, text=True, env=os.environ | environment, check=True)
+    assert "HTTP" not in done.stderr and "Retrying" not in done.stderr, done.stderr
+    return done.stdout.splitlines()[1:]
+
+
+def test_a_configuration_without_a_kind_of_model_says_what_to_write_into_it(tiny_bert, tmp_path):
+    shutil.copytree(tiny_bert, tmp_path / "bare")
+    config = json.loads((tiny_bert / "config.json").read_text())
+    (tmp_path / "bare/config.json").write_text(json.dumps({name: value for name, value in config.items() if name != "model_type"}))
+    with pytest.raises(ValueError, match='"model_type": "bert"'):
+        load_config(str(tmp_path / "bare"))
 
 
 @pytest.mark.parametrize("looks", ["a/path/of/three", "run"])

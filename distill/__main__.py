@@ -48,6 +48,10 @@ def main(words: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ImportError as error:
+        print(f"error: {error}. This needs Python 3.11 or later, and the versions in requirements.txt: `sh scripts/setup.sh` makes .venv "
+              "with them, which the scripts then use", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:
         print(f"\n{str(stop) or 'interrupted: the same command goes on from the last checkpoint'}", file=sys.stderr)
         return 130

@@ -85,8 +85,8 @@ class Encoder(Trunk):
     @property
     def is_transformers_own(self) -> bool:
         """Whether transformers' class for such a task answers as this encoder does, by its backbone and head."""
-        return (self.info.pooling in ("cls", TOKENS) and self.info.head_input == "continuous"
-                and self.width == self.config.hidden_size)
+        answers_alike = self.info.spans or self.info.pooling == "cls" and self.config.model_type in LAYOUTS
+        return answers_alike and self.info.head_input == "continuous" and self.width == self.config.hidden_size
 
     @property
     def width(self) -> int:

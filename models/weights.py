@@ -30,7 +30,9 @@ class Layout:
 LAYOUTS = {"bert": Layout("bert.pooler.dense", "tanh", "BertForSequenceClassification", "BertForMultipleChoice",
                          "BertForQuestionAnswering"),
            "deberta-v2": Layout("pooler.dense", "gelu", "DebertaV2ForSequenceClassification", "DebertaV2ForMultipleChoice",
-                               "DebertaV2ForQuestionAnswering")}
+                               "DebertaV2ForQuestionAnswering"),
+           "distilbert": Layout("pre_classifier", "relu", "DistilBertForSequenceClassification", "DistilBertForMultipleChoice",
+                               "DistilBertForQuestionAnswering")}
 PLAIN_LAYOUT = Layout("pooler.dense", "gelu", "", "", "")  # other encoders: our head, under DeBERTa's names
 
 

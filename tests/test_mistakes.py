@@ -292,3 +292,9 @@ def test_an_unreachable_hub_is_answered_within_seconds_with_what_to_do(offline, 
     assert model.startswith("error: ") and "microsoft/deberta-v3-large" in model and "minilm" in model
     assert data.startswith("error: ") and "download_glue_data.py" in data and "--data_dir" in data
     assert not (tmp_path / "out").exists()
+
+
+def test_a_python_without_what_is_needed_is_told_of_the_set_up():
+    done = subprocess.run([sys.executable, "-S", "-m", "distill", "train", "finetune", "CoLA"], capture_output=True, text=True, cwd=ROOT)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: No module named ") and "sh scripts/setup.sh" in line

@@ -1,12 +1,13 @@
 """Checkpoint folders that transformers alone wrote, as we read them."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, DistilBertConfig, RobertaConfig
 
 from data_utils.metrics import compute_metrics
 from data_utils.readers import read_examples
@@ -14,7 +15,10 @@ from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.evaluate import dev_splits, predict
 from distill.judging import predictions
+from models.checkpoint import load_encoder
+from models.encoder import TaskInfo
 from models.import_checkpoint import PUBLISHED_LABELS
+from models.pretrained import pretrained_encoder
 from tests.plain import open_for, plain_logits, refused, write_plain
 
 
@@ -117,3 +121,28 @@ def test_published_mnli_class_zero_is_contradiction_and_our_class_zero_entailmen
     assert predictions(np.eye(2), PUBLISHED_LABELS["RTE"], get_task("RTE")).tolist() == [1, 0]
     with pytest.raises(ValueError, match="trained for another task"):
         predictions(np.eye(2), ("equivalent", "not_equivalent"), get_task("RTE"))
+
+
+def test_a_distilberts_head_is_transformers_own_in_both_directions(tiny_bert, tiny_glue, tmp_path):
+    """And that of a kind whose class answers in another way is not called so."""
+    tokenizer, info = AutoTokenizer.from_pretrained(tiny_bert), TaskInfo("MRPC", 1, ("a", "b"), ("x", "y"), "cls")
+    ids = tokenizer("the film", "a story", return_tensors="pt").input_ids
+    torch.manual_seed(3)
+    for config in (DistilBertConfig(vocab_size=len(tokenizer), dim=32, n_layers=2, n_heads=2, hidden_dim=48, max_position_embeddings=64),
+                   RobertaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)):
+        folder = tmp_path / config.model_type
+        tokenizer.save_pretrained(folder)
+        AutoModel.from_config(config).save_pretrained(folder)
+        encoder = pretrained_encoder(str(folder), info, 0.0).eval()
+        encoder.save(folder)
+        assert encoder.is_transformers_own == (config.model_type == "distilbert")
+        batch = SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=torch.zeros_like(ids))
+        with torch.no_grad():
+            logits = encoder(batch).logits
+            assert torch.equal(load_encoder(folder).eval()(batch).logits, logits)
+            if encoder.is_transformers_own:
+                theirs, report = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+                assert not report["missing_keys"] and not report["unexpected_keys"]
+                torch.testing.assert_close(theirs.eval()(input_ids=ids).logits, logits)
+                (folder / "task.json").unlink()
+                torch.testing.assert_close(load_encoder(folder, info).eval()(batch).logits, logits)

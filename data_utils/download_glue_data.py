@@ -253,7 +253,8 @@ def _record(data_dir: Path, checksums: dict[str, str]) -> None:
 def _by_hand(task: Task, remotes: tuple[Remote, ...], data_dir: Path) -> str:
     return "\n".join(["  By hand: fetch in a browser and put there, then run this again:",
                       *(f"  {remote.url}  ->  {data_dir / remote.name}" for remote in remotes),
-                      f"  or put {', '.join(split.files[0] for split in task.splits)} of a copy into {data_dir / _folder_name(task)}/."])
+                      f"  or put {', '.join(split.files[0] for split in task.splits)} of a copy into {data_dir / _folder_name(task)}/.",
+                      "  Without that folder the task is read from the Hugging Face Hub, where that can be reached."])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.heads import TOKENS, ClassificationHead, SenseLookup, SpanHead, pool
+from models.heads import POSITIONS, TOKENS, ClassificationHead, SenseLookup, SpanHead, pool
 from models.outputs import PADDING_LOGIT, Outputs
 from models.trunk import Trunk
 from models.weights import LAYOUTS, PLAIN_LAYOUT, key_map, rename, write_tensors
@@ -105,7 +105,7 @@ class Encoder(Trunk):
     def pooled(self, last_BTD: Tensor, batch, senses: SenseLookup | None = None) -> Tensor:
         """What the head reads of every sequence, [B, D]: the last hidden states, read through `senses` where given, pooled. For
         answers in a text what it reads of every token, [B, T, D]."""
-        position = {"cls": 0, "first_token": 1}.get(self.info.pooling)
+        position = POSITIONS.get(self.info.pooling)
         if senses is not None and position is None:
             last_BTD = senses.replace(last_BTD, batch.input_ids)
         pooled_BD = pool(last_BTD, batch.attention_mask, self.info.pooling)

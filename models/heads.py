@@ -25,6 +25,9 @@ def check_similarity(similarity: str) -> str:
     return similarity
 
 
+POSITIONS = {"cls": 0, "first_token": 1}  # of the poolings that read one
+
+
 def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: str) -> Tensor:
     """One vector per sequence [B, D]; `tokens`: one per token [B, T, D], as they are.
 

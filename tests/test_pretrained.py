@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -117,7 +118,8 @@ def test_a_model_is_fetched_once_and_read_from_the_cache_when_the_hub_is_gone(ti
 
 def load(*names: str, **environment: str) -> list[str]:
     """contents() of models as a process of its own finds them, which says nothing else."""
-    done = subprocess.run([sys.executable, "-c", LOAD, *names], capture_output=True, text=True, env=os.environ | environment, check=True)
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", LOAD, *names], capture_output=True, text=True, cwd=root, env=os.environ | environment, check=True)
     assert "HTTP" not in done.stderr and "Retrying" not in done.stderr, done.stderr
     return done.stdout.splitlines()[1:]
 

@@ -176,13 +176,13 @@ def test_a_reading_says_so_and_is_of_one_run(tmp_path, capsys):
 def test_a_reading_may_be_of_another_task_than_the_runs(tmp_path):
     path, scores = tmp_path / "results.jsonl", tmp_path / "readings.json"
     write_run(tmp_path / "run", "TyDiQA", 1, command=["x", "train", "finetune", "TyDiQA", "--seed", "1"])
-    reached = {"task": "SQuAD", "version": 3, "values": {"dev/squad_f1": 0.5}, "counts": {"dev/squad_f1": 9}, "errors": {"dev/squad_f1": 0.1}}
+    reached = {"task": "SQuAD", "version": 3, "data": {"dev": "d" * 64}, "values": {"dev/squad_f1": 0.5}, "counts": {"dev/squad_f1": 9}, "errors": {"dev/squad_f1": 0.1}}
     scores.write_text(json.dumps({"continuous states": reached}))
     assert main(["report", "--records", str(path), "add", "main", "row", "--scores", str(scores), "--reading", "continuous states",
                  str(tmp_path / "run")]) == 0
     (found,) = read_records(path)
     assert (found.task, found.task_version, found.value, found.reading) == ("SQuAD", 3, 0.5, "continuous states")
-    assert found.command == "python -m distill train finetune TyDiQA --seed 1"
+    assert found.command == "python -m distill train finetune TyDiQA --seed 1" and found.data == "d" * 16
 
 
 def test_a_record_says_how_the_senses_were_chosen(tmp_path):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from data_utils.readers import data_fingerprint
+from data_utils.tasks import get_task
 from distill.__main__ import main
 from distill.report import read_records, write_records
 from distill.report.reproduce import command, missing, reproduce
@@ -92,6 +94,7 @@ def test_a_run_is_made_again_with_the_same_number(tiny_bert, tiny_glue, tmp_path
     monkeypatch.setattr(sys, "argv", ["distill", *run])
     assert main(run) == 0 and main(["report", "--records", str(path), "add", "main", "row", str(tmp_path / "run")]) == 0
     (found,) = read_records(path)
+    assert found.data == data_fingerprint(get_task("CoLA"), "dev", tiny_glue)[:16]
     out = tmp_path / "again"
     assert main(["report", "--records", str(path), "reproduce", found.id, "--data_dir", str(tiny_glue), "--model", str(tiny_bert),
                  "--output_dir", str(out)]) == 0
@@ -100,6 +103,10 @@ def test_a_run_is_made_again_with_the_same_number(tiny_bert, tiny_glue, tmp_path
     _, recorded, now, difference = capsys.readouterr().out.splitlines()[-4:]
     assert recorded.startswith(f"recorded {100 * found.value:.2f}") and now.startswith(f"now      {100 * found.value:.2f}")
     assert difference.startswith("difference +0.00") and difference.endswith(": reproduced") and (out / "DONE").exists()
+    write_records(path, [replace(found, data="0123")])
+    assert main(["report", "--records", str(path), "reproduce", found.id, "--data_dir", str(tiny_glue), "--model", str(tiny_bert),
+                 "--output_dir", str(out)]) == 0
+    assert f"other data: CoLA dev has the checksum {found.data} ... here, 0123 ... there" in capsys.readouterr().out
 
 
 def test_a_number_that_is_off_by_more_than_its_error_and_an_unknown_id_end_with_one(tiny_glue, tmp_path, capsys, in_process):

@@ -24,6 +24,7 @@ from distill.senses import similarity_of
 from models.weights import stored_parameters
 
 Kind = TypeVar("Kind")
+DIGITS = 16  # of a checksum
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Record:
     `evaluate --output` it is, "" for the run's own scores; stage: the run inside the command's run whose scores they are, "" for the last; evaluations: of how many these
     are the best, 0 where it is not known; steps, tokens: of pre-training, or of that of the model it starts from, how many it took and
     how many real ones they read;
+    data: the first digits of the checksum of what was scored;
     similarity: how the senses were chosen that it was trained with or read through, "" where none were.
     """
 
@@ -61,6 +63,7 @@ class Record:
     steps: int = 0
     tokens: int = 0
     similarity: str = ""
+    data: str = ""
 
     @property
     def key(self) -> tuple:
@@ -140,12 +143,17 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
             metric=metric, value=value, n=scores["counts"][key], stderr=scores["errors"][key], seed=config["seed"], recipe=words[2],
             command=portable(words), commit=origin["commit"], config=digest(config), device=origin["device"], seconds=own["seconds"],
             parameters=parameters if is_of_best(key) else None, reading=reading, stage=stage_of(run), evaluations=RunDir(run).evaluations(),
-            steps=steps, tokens=tokens, similarity=similarity)
+            steps=steps, tokens=tokens, similarity=similarity, data=data_of(scores if "data" in scores else origin, task["task"], split))
 
     found = [record(key, value) for key, value in scores["values"].items() if pretrained or not only_selects(key.split("/")[0])]
     policy = policy_of(run, task["task"]).values() if found and not reading else ()
     return [*found, *(replace(found[0], table=table + TABLES, split=SPLIT, metric=METRIC, value=value, n=LATEST, stderr=0.0, evaluations=0)
                       for value in policy)]
+
+
+def data_of(notes: dict, task: str, split: str) -> str:
+    """The first digits of the checksum of `split`, as origin.json or `evaluate --output` notes it; "" where they do not."""
+    return (notes.get("data") or notes.get(f"data {task}") or {}).get(split.partition(",")[0], "")[:DIGITS]
 
 
 def is_masked_lm(folder: Path) -> bool:

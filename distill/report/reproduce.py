@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_utils.tasks import TEXT
 from distill.config import split_words
-from distill.report import Record, read_records
+from distill.report import Record, data_of, read_records
 from distill.report.policies import policy_of
 from distill.rundir import RunDir, origin, read_json
 from distill.senses import READINGS
@@ -115,10 +115,19 @@ def reproduce(record: Record, records: Sequence[Record], paths: Mapping[str, str
     said = (f"{record.row}, {record.task} {record.split}, {record.metric}, seed {record.seed}\n"
             f"recorded {100 * record.value:.2f}  ({record.device}, commit {record.commit})\n"
             f"now      {100 * value:.2f}  ({facts['device']}, commit {facts['commit']})\n"
-            f"difference {difference:+.2f}, standard error of the recorded number {allowed:.2f}: ")
+            f"{_other_data(record, out)}difference {difference:+.2f}, standard error of the recorded number {allowed:.2f}: ")
     if abs(difference) > allowed + 1e-9:
         raise ValueError(f"{said}not reproduced")
     return f"{said}reproduced"
+
+
+def _other_data(record: Record, out: Path) -> str:
+    """A line where other data was scored than for the record, "" where it was the same, or it is not known."""
+    if not record.data:
+        return ""
+    notes = read_json(out / "readings.json")[record.reading] if record.reading else read_json(out / record.stage / "origin.json")
+    now = data_of(notes, record.task, record.split)
+    return f"other data: {record.task} {record.split} has the checksum {now} ... here, {record.data} ... there\n" if now != record.data else ""
 
 
 def _read_again(record: Record, paths: Mapping[str, str], out: Path) -> None:

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from data_utils.readers import DEFAULT_DATA_DIR
+import numpy as np
+import torch
+
+from data_utils.encode import EncodedDataset
+from data_utils.readers import DEFAULT_DATA_DIR, data_fingerprint
 from data_utils.tasks import Task, get_task
 from data_utils.windows import Windows
 from distill import workers
@@ -19,7 +23,7 @@ from distill.senses.dictionary import DICTIONARY, SenseDictionary
 from distill.spans import Answering, answers_by_id, by_answer
 from distill.submission import write_submission
 from models.encoder import Encoder
-from models.heads import POOLINGS, SIMILARITIES, SenseLookup
+from models.heads import POOLINGS, POSITIONS, SIMILARITIES, SenseLookup
 from models.weights import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -74,6 +78,9 @@ def main(words: list[str]) -> None:
     own = given.reading or (encoder.info.head_input if opened.head_input_known or not given.senses else "senses")
     if own not in ways:
         raise ValueError("--reading senses: the checkpoint has none of its own, give --senses PATH")
+    if lookup is not None:
+        for split, dataset in datasets.items():
+            logger.info("%s %s: %.1f %% of the tokens that the head reads have senses", task.name, split, 100 * coverage(lookup, encoder, dataset))
     readings = {way: score(read, task, datasets, answering=answering) for way, read in ways.items() if datasets}
     if workers.is_main():
         show(given, task, readings, lookup)
@@ -88,6 +95,13 @@ def main(words: list[str]) -> None:
             logger.info("wrote %s, the head reading %s", path, READINGS[own])
 
 
+def coverage(lookup: SenseLookup, encoder: Encoder, dataset: EncodedDataset) -> float:
+    """The share of the tokens that the head of `encoder` reads whose type has senses."""
+    position = POSITIONS.get(encoder.info.pooling)
+    ids = dataset.ids if position is None else dataset.ids[np.minimum(dataset.offsets[:-1] + position, dataset.offsets[1:] - 1)]
+    return lookup.known(torch.from_numpy(ids).long().to(lookup.offsets.device)).float().mean().item()
+
+
 def show(given: argparse.Namespace, task: Task, readings: Mapping[str, Scores], lookup: SenseLookup | None) -> None:
     """Print the scores of every reading, and write them into --output."""
     for way, scores in readings.items():
@@ -95,7 +109,8 @@ def show(given: argparse.Namespace, task: Task, readings: Mapping[str, Scores], 
         if task.unanswerable:
             print(*(apart(split, found, task) for split, found in scores.predictions.items()), sep="\n")
     if given.output:
-        write_json(Path(given.output), {READINGS[way]: {"task": task.name, "version": task.version, **scores.to_json(),
+        data = {split: data_fingerprint(task, split, given.data_dir) for split in task.dev_splits}
+        write_json(Path(given.output), {READINGS[way]: {"task": task.name, "version": task.version, "data": data, **scores.to_json(),
                                                         **({"similarity": lookup.similarity} if way == "senses" else {})}
                                         for way, scores in readings.items()})
 

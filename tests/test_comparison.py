@@ -93,7 +93,7 @@ def test_who_lacks_a_run_or_a_time_and_whose_was_disturbed_is_named(study, repor
         assert line in lines
     assert cells(lines, "student")[-3].endswith("(1 of 2 tasks)") and cells(lines, "student")[-2:] == ["-", "-"]
     written = (tmp_path / "table.md").read_text()
-    assert written.startswith("\n".join(lines)) and f"- left out {study}/CoLA/student/seed-2: half-finished" in written and "unfinished" in said
+    assert written.startswith("\n".join(lines)) and f"- left out {study}/CoLA/student/seed-2: unfinished" in written and "unfinished" in said
 
 
 def test_the_csv_has_what_the_table_says(study, report, tmp_path):  # noqa: F811

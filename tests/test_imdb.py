@@ -65,8 +65,8 @@ def test_the_fingerprint_is_of_names_and_contents_in_the_order_of_the_rows(folde
     (lambda train: shutil.rmtree(train), r"IMDb train: expected .*aclImdb/train, which is not there; fetch it: .*--tasks IMDb"),
     (lambda train: shutil.rmtree(train / "pos"), r"aclImdb/train/pos: expected a folder with the reviews of the class 'pos', found none; .*--tasks IMDb"),
     (lambda train: [path.unlink() for path in (train / "neg").iterdir()], r"train/neg: expected a folder .* found an empty one"),
-    (lambda train: (train / "neg" / "0_3.txt").rename(train / "neg" / "first.txt"), r"neg/first\.txt: expected reviews alone, named NUMBER_RATING\.txt"),
-    (lambda train: (train / "pos" / ".DS_Store").touch(), r"pos/\.DS_Store: expected reviews alone"),
+    (lambda train: (train / "neg" / "0_3.txt").rename(train / "neg" / "first.txt"), r"neg/first\.txt: expected only reviews, named NUMBER_RATING\.txt"),
+    (lambda train: (train / "pos" / ".DS_Store").touch(), r"pos/\.DS_Store: expected only reviews"),
     (lambda train: (train / "pos" / "1_7.txt").write_bytes("one\ncaf\u00e9".encode("latin-1")),
      r"pos/1_7\.txt:2: expected UTF-8, found byte 0xe9 at position 4 of the line"),
     (lambda train: (train / "pos" / "1_7.txt").write_text(" <br /> "), r"pos/1_7\.txt: expected a text in column 'text', found an empty one")])

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 import torch
 
+from distill import trainer_state
 from distill.engine import fit
 from distill.optim import build_optimizer
 from distill.rundir import RunDir

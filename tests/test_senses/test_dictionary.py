@@ -23,7 +23,7 @@ def test_a_saved_dictionary_is_loaded_whole_and_a_cut_one_refused(tmp_path):
     data = (tmp_path / "d.safetensors").read_bytes()
     for length in (0, 7, 60, len(data) - 1):
         (tmp_path / "cut.safetensors").write_bytes(data[:length])
-        with pytest.raises(ValueError, match="cut.safetensors is no readable sense dictionary"):
+        with pytest.raises(ValueError, match="cut.safetensors is not a readable sense dictionary"):
             SenseDictionary.load(tmp_path / "cut.safetensors")
 
 

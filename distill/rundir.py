@@ -252,7 +252,7 @@ class RunDir:
     def rewind_log(self, step: int, scored: bool = True) -> None:
         """Drop the log's lines beyond `step`, and the scores after it where it is to be scored again: they will be written again."""
         if self.log_file.exists():
-            kept = [line for line in self.logged() if line["step"] < step + (scored or "scores" not in line)]
+            kept = [line for line in self.logged() if line["step"] < step or line["step"] == step and (scored or "scores" not in line)]
             write_text(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def logged_seconds(self) -> float:

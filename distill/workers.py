@@ -22,7 +22,7 @@ def start() -> None:
     if torch.cuda.is_available() and processes > gpus:
         raise ValueError(f"torchrun started {processes} processes on this machine, which has {gpus} GPU{'s' * (gpus > 1)}: expected one for "
                          f"each at most; give --nproc_per_node {gpus}")
-    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every shape, and has given gradients that are no numbers (pytorch #196678)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every shape; gradients that are no numbers: pytorch #196678
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         own = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else None
         if own:

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+from functools import partial
 
 import pytest
 
@@ -10,13 +11,10 @@ from distill import engine, interrupts, trainer_state, workers
 from distill.engine import Interrupted
 from distill.interrupts import Stop, signals
 from distill.rundir import RunDir
+from tests import test_resume
 from tests.training import Parts, assert_same, left_behind, settings
 
-
-def train(folder, path, cfg, at=-1, action=None):
-    """One command's part of a run, dropout on."""
-    parts = Parts(folder, "labels", cfg, dropout=True)
-    parts.train(path, parts.stream(at, action), parts.restless_score)
+train = partial(test_resume.train, kind="labels")
 
 
 @pytest.mark.parametrize("seconds, expected", [(4.0, [1, 2, 3, 4, 5, 6, 7, 8]), (0.3, [1, 4, 7]), (0.001, [1])])

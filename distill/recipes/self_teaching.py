@@ -152,7 +152,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
 
 
 def fit_stage(network: Encoder, layer: int, cfg: Config, task: Task, run_dir: RunDir, train: EncodedDataset,
-          evaluation: Mapping[str, EncodedDataset]) -> Scores:
+              evaluation: Mapping[str, EncodedDataset]) -> Scores:
     """One stage: an exit after `layer` learns from the last layer of `network`. Returns its best epoch's scores, and those
     that the teacher exit had then."""
     student = TwoExits(network, layer)

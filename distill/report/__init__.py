@@ -33,11 +33,10 @@ class Record:
 
     table: where it belongs; row: the system; value: a fraction or correlation; stderr: bootstrap over the n examples;
     parameters: of the model, embeddings included, None where best/ is not all that answered; reading: which reading of
-    `evaluate --output` it is, "" for the run's own scores; stage: the run inside the command's run whose scores they are, "" for the last; evaluations: of how many these
-    are the best, 0 where it is not known; steps, tokens: of pre-training, or of that of the model it starts from, how many it took and
-    how many real ones they read;
-    data: the first digits of the checksum of what was scored;
-    similarity: how the senses were chosen that it was trained with or read through, "" where none were.
+    `evaluate --output` it is, "" for the run's own scores; stage: the run inside the command's run whose scores they are, "" for the
+    last; evaluations: of how many these are the best, 0 where it is not known; steps, tokens: of pre-training, or of that of the model
+    it starts from, how many it took and how many real ones they read; similarity: how the senses were chosen that it was trained with
+    or read through, "" where none were; data: the first digits of the checksum of what was scored, "" where it is not known.
     """
 
     table: str
@@ -123,7 +122,8 @@ def _turn(folder: Path) -> Iterator[None]:
 def records_of(run: Path, table: str, row: str, scores: dict | None = None, reading: str = "") -> list[Record]:
     """The records of a finished run directory: its best scores, or `scores`, which is the `reading` of a file that
     `evaluate --output` wrote, maybe of another task than the run's. Of pre-training: the share of held-out masked words that it
-    finds; none where no words were learned. Of a curriculum also its policy_of(), in a table of its own: without an error, and n the number of episodes."""
+    finds; none where no words were learned. Of a curriculum also its policy_of(), in a table of its own: without an error, and n the
+    number of episodes."""
     if not (run / "DONE").exists():
         raise ValueError(f"{run} is not finished: run its command again")
     config, origin, own = (read_json(run / name) for name in ("config.json", "origin.json", "scores.json"))

@@ -76,31 +76,31 @@ def fit_student_and_meta(cfg: Config, task: Task, teacher: RunDir, read: Mapping
     teaches. `read`: by split, what the meta-teacher's last layer reads. The best student, the best meta-teacher's answers to the quiz, [N, C]."""
     whole = load_encoder(teacher.best)
     student = truncate(whole, parse_layers(cfg.student, whole.depth))
-    students, metas, before = [], [teacher], ""
+    students, metas, checksum = [], [teacher], ""
     for number in range(int(cfg.num_train_epochs) if cfg.in_turns else 1):
-        students.append(_student_stage(cfg, task, metas[-1], student, before, data, stages, number))
-        student, before = load_encoder(students[-1].best), fingerprint(students[-1].best)
-        metas.append(_meta_stage(cfg, task, metas[-1], student, before, read, data, stages, number))
+        students.append(_student_stage(cfg, task, metas[-1], student, checksum, data, stages, number))
+        student, checksum = load_encoder(students[-1].best), fingerprint(students[-1].best)
+        metas.append(_meta_stage(cfg, task, metas[-1], student, checksum, read, data, stages, number))
     studied, asked = (max(runs, key=lambda run: run.scores().selection) for runs in (students, metas[1:]))
     return studied, answers(load_encoder(asked.best).eval(), torch.from_numpy(read[QUIZ])).detach()
 
 
-def _student_stage(cfg: Config, task: Task, signal: RunDir, student: Encoder, before: str, data: Data, stages: Stages, number: int) -> RunDir:
-    """The second fit: the student, on labels, soft targets and [CLS] states of the run `signal`'s best model. `before`: the student's
-    checksum, where it has been trained."""
+def _student_stage(cfg: Config, task: Task, signal: RunDir, student: Encoder, checksum: str, data: Data, stages: Stages, number: int) -> RunDir:
+    """The second fit: the student, on labels, soft targets and [CLS] states of the run `signal`'s best model. `checksum`: the
+    student's, where it has been trained."""
     stage = stage_config(cfg, num_train_epochs=1 if cfg.in_turns else cfg.num_train_epochs, seed=_seed(cfg, number))
     return stages.run(f"student{_ending(cfg, number)}", lambda run_dir: _fit_student(stage, cfg, task, student, signal, data, run_dir),
-                      teacher=fingerprint(signal.best), student=before)
+                      teacher=fingerprint(signal.best), student=checksum)
 
 
-def _meta_stage(cfg: Config, task: Task, meta: RunDir, student: Encoder, known_as: str, read: Mapping[str, np.ndarray], data: Data,
+def _meta_stage(cfg: Config, task: Task, meta: RunDir, student: Encoder, checksum: str, read: Mapping[str, np.ndarray], data: Data,
                 stages: Stages, number: int) -> RunDir:
     """The third fit: the last layer of the run `meta`'s best model, on the quiz, with or against `student`."""
     stage = stage_config(cfg, num_train_epochs=1 if cfg.in_turns else cfg.meta_epochs, max_steps=0, learning_rate=cfg.meta_learning_rate,
                          seed=_seed(cfg, number), **CONSTANT)
     return stages.run(f"meta{'-competing' if cfg.use_comp_loss else ''}{_ending(cfg, number)}",
                       lambda run_dir: _fit_meta(stage, cfg, task, load_encoder(meta.best), student, read, data, run_dir),
-                      teacher=fingerprint(meta.best), student=known_as)
+                      teacher=fingerprint(meta.best), student=checksum)
 
 
 def _fit_student(stage: finetune.Config, cfg: Config, task: Task, student: Encoder, signal: RunDir, data: Data, run_dir: RunDir) -> Scores:

@@ -92,16 +92,33 @@ def encode_texts(texts: Iterable[tuple[str, ...]], tokenizer, max_length: int) -
     that were cut are counted and said once, at the end. Reads `texts` CHUNK rows at a time.
     """
     texts, seen, cut = iter(texts), 0, 0
+    tokenise = _tokenise_each_once if tokenizer.is_fast else _tokenise
     while rows := list(itertools.islice(texts, CHUNK)):
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        encoded = tokenizer(*columns, truncation="longest_first" if len(columns) > 1 else True, max_length=max_length,
-                            return_token_type_ids=True, return_attention_mask=False)
         seen += len(rows)
-        cut += sum(len(ids) == max_length for ids in encoded["input_ids"])
-        for ids, types in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True):
+        for ids, types in tokenise(rows, tokenizer, max_length):
+            cut += len(ids) == max_length
             yield ids, types.index(1) if 1 in types else len(ids)
     if cut:
         logger.info("%d of %d sequences fill %d tokens or were cut there (--max_length)", cut, seen, max_length)
+
+
+def _tokenise(rows: Sequence[tuple[str, ...]], tokenizer, max_length: int) -> list[tuple[list[int], list[int]]]:
+    """The ids and token types of every row, [T] each."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    encoded = tokenizer(*columns, truncation="longest_first", max_length=max_length, return_token_type_ids=True, return_attention_mask=False)
+    return list(zip(encoded["input_ids"], encoded["token_type_ids"], strict=True))
+
+
+def _tokenise_each_once(rows: Sequence[tuple[str, ...]], tokenizer, max_length: int) -> list[tuple[list[int], list[int]]]:
+    """_tokenise() by a tokenizer that puts together what was tokenised apart: a passage under sixty answers is read once."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    distinct = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
+    read = dict(zip(distinct, backend.encode_batch_fast(distinct, add_special_tokens=False), strict=True))
+    backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    whole = [backend.post_process(*(read[text] for text in row)) for row in rows]
+    return [(encoding.ids, encoding.type_ids) for encoding in whole]
 
 
 def sequences(examples: Iterable[Example], choices: int = 1) -> Iterator[tuple[str, ...]]:

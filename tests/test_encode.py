@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+from transformers import BertJapaneseTokenizer
 
 from data_utils import encode as encode_module
 from data_utils.encode import encode, encode_texts
@@ -80,6 +81,28 @@ def test_many_rows_are_read_in_chunks_with_the_same_result(tokenizer, monkeypatc
     whole = list(encode_texts(texts, tokenizer, 9))
     monkeypatch.setattr(encode_module, "CHUNK", 4)
     assert list(encode_texts(iter(texts), tokenizer, 9)) == whole and len(whole) == 23
+
+
+@pytest.mark.parametrize("model", ["tiny_bert", "tiny_deberta"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_repeated_texts_are_encoded_as_transformers_encodes_them(model, side, request):
+    tokenizer = load_tokenizer(str(request.getfixturevalue(model)))
+    tokenizer.truncation_side = side
+    passages, answers = ["the good film " * 9, "a river", "", "Straße, 東京! [SEP] " * 4], ["warm", "the house " * 12, ""]
+    pairs = [(passage, answer) for passage in passages for answer in answers]
+    for rows in (pairs, [(text,) for text in passages * 2]):
+        expected = tokenizer(*map(list, zip(*rows)), truncation=True, max_length=14, return_token_type_ids=True)
+        found = list(encode_texts(rows, tokenizer, 14))
+        assert [ids for ids, _ in found] == expected["input_ids"]
+        assert [start for _, start in found] == [types.index(1) if 1 in types else len(types) for types in expected["token_type_ids"]]
+
+
+def test_a_tokenizer_of_python_alone_encodes_too(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "good", "film", "river"]))
+    tokenizer = BertJapaneseTokenizer(str(tmp_path / "vocab.txt"), word_tokenizer_type="basic")
+    assert not tokenizer.is_fast
+    assert list(encode_texts([("the good film", "river"), ("the " * 9, "river")], tokenizer, 8)) == [
+        ([2, 5, 6, 7, 3, 8, 3], 5), ([2, 5, 5, 5, 5, 3, 8, 3], 6)]
 
 
 def test_targets_keep_their_kind_and_unlabelled_rows_are_marked(tokenizer):

@@ -23,7 +23,7 @@ STEPS=${STEPS:-400}                                 # of pre-training, for every
 HEAD_STEPS=${HEAD_STEPS:-300}                       # of the head alone
 ADAPT_STEPS=${ADAPT_STEPS:-400}                     # of the whole encoder with it: then it teaches
 ROWS_A_STEP=${ROWS_A_STEP:-64}                      # of text
-LENGTH=${LENGTH:-128}                               # tokens of a row
+LENGTH=${LENGTH:-128}                               # tokens of a row, and of an example: no position is read that saw no text
 RATE=${RATE:-5e-4}
 WARMUP=${WARMUP:-20}                                # steps
 DECAY=${DECAY:-0.01}
@@ -57,7 +57,7 @@ finetune() {  # FOLDER ROW MODEL [settings]
     for task in $TASKS; do
         wanted || continue
         "$PYTHON" -m distill train finetune "$task" --data_dir "$DATA" --model "$model" --output_dir "$RUNS/$task/$place" \
-            ${EPOCHS:+--num_train_epochs "$EPOCHS"} "$@" --seeds $seeds
+            --max_length "$LENGTH" ${EPOCHS:+--num_train_epochs "$EPOCHS"} "$@" --seeds $seeds
         "$PYTHON" -m distill report --records "$RECORDS" add pretraining "$name" "$RUNS/$task/$place"
     done
 }

@@ -260,7 +260,7 @@ def test_the_table_of_pre_training_has_a_fresh_head_in_every_row_and_fewer_runs_
     lines = (tmp_path / "words").read_text().splitlines()
     assert lines[0] == f"-m distill data pack aclImdb/train wiki.train.raw --tokenizer minilm --output_dir {runs}/corpus"
     tuned = [line.removeprefix("-m distill train finetune ").replace(f"{runs}/", "") for line in lines if "train finetune" in line]
-    assert tuned == [f"{task} --data_dir data --model {model}/best --output_dir {task}/{row}{more} --seeds {seeds}" for task, row, model, more, seeds in (
+    assert tuned == [f"{task} --data_dir data --model {model}/best --output_dir {task}/{row} --max_length 128{more} --seeds {seeds}" for task, row, model, more, seeds in (
         ("CoLA", "encoder", "head", "", "1 2"), ("SST-2", "cut", "teacher", " --layers uniform:half", "3"),
         ("CoLA", "cut", "teacher", " --layers uniform:half", "1 2"), ("CoLA", "fresh", "head", " --layers uniform:half --random_init True", "1 2"),
         ("CoLA", "distilbert", "distilbert", "", "1 2"), ("CoLA", "without_kl", "without_kl", "", "1 2"))]

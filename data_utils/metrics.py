@@ -146,6 +146,11 @@ def count_units(groups, rows: int) -> int:
     return rows if groups is None else len(np.unique(groups))
 
 
+def count_judged(name: str, rows, groups) -> int:
+    """How many right or wrong answers metric `name` counts in these rows: one a group, or one a row."""
+    return count_units(groups if name in OF_GROUPS else None, len(rows))
+
+
 def draw_resamples(rng: np.random.Generator, units: int, resamples: int) -> Iterator[np.ndarray]:
     """`resamples` resamples of `units` units with replacement: weights [R, U], how often each is in each, in parts of bounded size."""
     at_once = max(1, RESAMPLED_ROWS // units)

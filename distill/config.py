@@ -143,6 +143,21 @@ def split_words(words: Sequence[str]) -> list[str]:
     return [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
 
 
+def value_of(words: Sequence[str], name: str) -> str:
+    """What the words say last for --name, "" where they do not."""
+    return next((value for flag, value in reversed(list(zip(words, words[1:]))) if flag == f"--{name}"), "")
+
+
+def without(words: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The words but every `--name value` of these names."""
+    words = list(words)
+    for flag in (f"--{name}" for name in names):
+        while flag in words:
+            place = words.index(flag)
+            del words[place:place + 2]
+    return words
+
+
 IN_STEPS = {"num_train_epochs": "max_steps", "warmup_ratio": "warmup_steps"}  # the second, where it is not 0, goes before the first
 
 

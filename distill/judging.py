@@ -7,7 +7,7 @@ import numpy as np
 
 from data_utils.answers import EXACT
 from data_utils.encode import EncodedDataset
-from data_utils.metrics import bootstrap_standard_error, compute_metrics, selection_score
+from data_utils.metrics import bootstrap_standard_error, compute_metrics, count_judged, selection_score
 from data_utils.tasks import Task
 from distill.arrays import first_of_groups
 from distill.scores import Predictions, Scores
@@ -65,7 +65,7 @@ def scored(kept: Mapping[str, Predictions], task: Task, selected_on: str = "") -
     for name, answers in kept.items():
         for metric, value in metrics[name].items():
             key = f"{name}/{metric}"
-            values[key], counts[key] = value, len(answers.uid)
+            values[key], counts[key] = value, count_judged(metric, answers.uid, answers.group)
             errors[key] = bootstrap_standard_error(metric, answers.predicted, answers.target, answers.group)
     return Scores(values, selection_score(next(iter(metrics.values()))), errors, counts, selected_on, dict(kept))
 

@@ -212,7 +212,7 @@ class RunDir:
         if not file.exists():
             return
         younger = {entry.name: entry.default for entry in fields(config)}  # a setting that the run did not know yet had its default
-        known = {**younger, **json.loads(file.read_text())}
+        known = {**younger, **read_json(file)}
         changed = [line for line in differences(known, asdict(config)) if line.split(":")[0] not in MOVABLE]
         if changed:
             raise ValueError(f"{self.path} holds a run with other settings ({'; '.join(changed)}): give the same "

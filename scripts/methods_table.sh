@@ -31,7 +31,7 @@ for task in $TASKS; do
     for seed in $SEEDS; do
         teacher=$OUT/teacher/seed-$seed senses=$OUT/senses/seed-$seed read=$OUT/teacher-$seed.json
         "$PYTHON" -m distill senses build "$task" --data_dir "$DATA" --teacher "$teacher/best" --output_dir "$senses"
-        [ -f "$read" ] || "$PYTHON" -m distill evaluate "$task" --data_dir "$DATA" --checkpoint "$teacher" --senses "$senses" --output "$read"
+        [ "$read" -nt "$teacher/DONE" ] || "$PYTHON" -m distill evaluate "$task" --data_dir "$DATA" --checkpoint "$teacher" --senses "$senses" --output "$read"
         "$PYTHON" -m distill report --records "$RECORDS" add "$TABLE" "teacher with senses" "$teacher" --scores "$read"
     done
     SENSES="$OUT/senses/seed-{seed}"

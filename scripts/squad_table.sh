@@ -24,7 +24,7 @@ row() {  # RECIPE FOLDER ROW [settings]: train over the seeds, answer, and recor
         ${EPOCHS:+--num_train_epochs "$EPOCHS"} "$@" --seeds $SEEDS
     for seed in $SEEDS; do
         answered=$out/seed-$seed/$JUDGE.json
-        [ -f "$answered" ] || "$PYTHON" -m distill evaluate "$JUDGE" --data_dir "$DATA" --checkpoint "$out/seed-$seed" --output "$answered"
+        [ "$answered" -nt "$out/seed-$seed/DONE" ] || "$PYTHON" -m distill evaluate "$JUDGE" --data_dir "$DATA" --checkpoint "$out/seed-$seed" --output "$answered"
         "$PYTHON" -m distill report --records "$RECORDS" add squad "$name" "$out/seed-$seed" --scores "$answered" --reading "continuous states"
     done
 }

@@ -20,6 +20,7 @@ from distill.scores import load_predictions
 from distill.splits import read_splits
 from models.checkpoint import load_encoder
 from models.pretrained import load_tokenizer
+from models.weights import fingerprint
 from tests.training import run, teach_superglue
 
 
@@ -64,7 +65,8 @@ def test_one_scorer_answers_choices_and_transformers_answers_the_same(superglue,
     encoder.tokenizer.save_pretrained(plain)
     assert run("evaluate", "COPA", "--checkpoint", plain, "--data_dir", superglue, "--output", tmp_path / "scores.json") == 0
     own = json.loads((tmp_path / "cls/scores.json").read_text())["values"]
-    assert json.loads((tmp_path / "scores.json").read_text())["continuous states"]["values"] == own
+    found = json.loads((tmp_path / "scores.json").read_text())["continuous states"]
+    assert found["values"] == own and found["checkpoint"] == fingerprint(plain)
 
 
 @pytest.mark.parametrize("task", ["COPA", "MultiRC", "ReCoRD"])
@@ -90,7 +92,7 @@ def test_self_teaching_exports_a_scorer_of_choices(superglue, tiny_bert, tmp_pat
 
 def test_groups_are_judged_together(superglue_teachers, superglue):
     values = json.loads((superglue_teachers["MultiRC"] / "scores.json").read_text())
-    assert set(values["values"]) == {"dev/f1", "dev/exact_match"} and values["counts"]["dev/f1"] == 24
+    assert set(values["values"]) == {"dev/f1", "dev/exact_match"} and values["counts"] == {"dev/f1": 24, "dev/exact_match": 8}
     kept = load_predictions(superglue_teachers["MultiRC"] / "predictions.npz")["dev"]
     right = kept.predicted == kept.target
     assert values["values"]["dev/exact_match"] == pytest.approx(np.mean([right[kept.group == group].all() for group in np.unique(kept.group)]))

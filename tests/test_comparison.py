@@ -16,6 +16,7 @@ from distill.bench import latency
 from distill.evaluate import task_info
 from distill.report.constant import constant_of, constant_scores
 from distill.report.folder import find_runs
+from distill.report.latency import read_latencies
 from distill.report.summary import Summary
 from distill.rundir import device_name, write_bytes
 from distill.verbs import report as report_verb
@@ -109,7 +110,10 @@ def test_a_deberta_is_timed(tiny_deberta, tiny_glue, tmp_path):
     encoder = pretrained_encoder(str(tiny_deberta), task_info(get_task("CoLA"), "cls"), 0.1)
     (tmp_path / "best").mkdir()
     encoder.save(tmp_path / "best")
+    write_latency(tmp_path, 1.0, device="another")
     assert min(latency.measure_latency(tmp_path, str(tiny_glue), batches=2)["milliseconds"].values()) > 0
+    found = read_latencies(tmp_path)
+    assert set(found) == {"another", device_name()} and found["another"].milliseconds == 1.0, "what another device took is not lost"
 
 
 def test_timing_stops_at_its_limit_but_counts_a_few_batches(study, monkeypatch):

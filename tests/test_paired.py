@@ -73,6 +73,24 @@ def test_a_gain_exceeds_two_standard_errors_and_was_seen_with_three_seeds():
     assert not Difference(-0.021, 0.01, 3).is_gain and not Difference(0.021, None, 1).is_gain
 
 
+def test_few_seeds_need_more_standard_errors_and_some_spread():
+    assert Difference(0.046, 0.01, 3, 2).is_gain and not Difference(0.045, 0.01, 3, 2).is_gain
+    assert Difference(0.0287, 0.01, 5, 4).is_gain and not Difference(0.0286, 0.01, 5, 4).is_gain
+    draw = np.random.default_rng(0)
+    gains = [difference_by_seed(dict(enumerate(draw.normal(size=3))), dict(enumerate(draw.normal(size=3)))).is_gain for _ in range(2000)]
+    assert 0.012 < np.mean(gains) < 0.035, "2.3 % of two equal methods, as beyond two errors that are known"
+    alike = difference_by_seed({1: 0.8025, 2: 0.8125, 3: 0.8225}, {1: 0.8, 2: 0.81, 3: 0.82})  # one example more of 400, each time
+    assert alike.stderr < 1e-9 and not alike.is_gain
+
+
+def test_what_was_not_trained_stands_beside_every_seed():
+    assert difference_by_seed({1: 0.8, 2: 0.9, 3: 1.0}, {None: 0.6}) == difference_by_seed({1: 0.8, 2: 0.9, 3: 1.0}, dict.fromkeys((1, 2, 3), 0.6))
+    assert difference_by_seed({None: 0.6}, {4: 0.8}) == Difference(pytest.approx(-0.2), None, 1, 0)
+    ours = runs([1, 2, 3], 400, noisy(0.9, 1))
+    constant = Predictions(np.arange(400), np.ones(400, int), ours[1].target)
+    assert paired_difference("accuracy", ours, {None: constant}) == paired_difference("accuracy", ours, dict.fromkeys((1, 2, 3), constant))
+
+
 def test_the_order_of_the_examples_does_not_matter_and_draws_are_the_same_every_time():
     ours, theirs = runs([1, 2, 3], 400, noisy(0.9, 1)), runs([1, 2, 3], 400, noisy(0.8, 2))
     shuffled = {}
@@ -98,7 +116,7 @@ def test_the_difference_by_seed_pairs_what_seeds_share():
     found = difference_by_seed({1: 0.8, 2: 0.9, 3: 1.0, 4: 0.0}, {1: 0.7, 2: 0.7, 3: 0.7, 5: 1.0})
     assert found.value == pytest.approx(0.2) and found.stderr == pytest.approx(0.1 / 3 ** 0.5) and found.seeds == 3
     assert difference_by_seed({1: 0.5}, {2: 0.5}) is None
-    assert difference_by_seed({1: 0.5}, {1: 0.25}) == Difference(0.25, None, 1)
+    assert difference_by_seed({1: 0.5}, {1: 0.25}) == Difference(0.25, None, 1, 0)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -43,12 +43,30 @@ def test_the_last_row_is_the_median_error_that_the_examples_bring():
     assert table([*scored, record("teacher", 0.7, 1, task="CoLA")]).splitlines()[-1] == "| *one score, over examples* | ± 2.0 | ± 2.0 |"
 
 
-def test_a_column_says_of_how_many_evaluations_a_score_is_the_best():
-    scored = [replace(record("long", 0.8, seed), evaluations=count) for seed, count in enumerate((40, 20))]
-    scored += [record("old", 0.7, 1), replace(record("short", 0.7, 1), evaluations=3), replace(record("short", 0.6, 1, task="CoLA"), evaluations=3)]
+def test_a_table_says_what_selected_and_of_how_many_evaluations_a_score_is_the_best():
+    scored = [replace(record("long", 0.8, seed), selected_on="dev", evaluations=count) for seed, count in enumerate((40, 20))]
+    scored += [record("old", 0.7, 1), *(replace(record("short", 0.7, 1, task=task), selected_on="heldout", evaluations=3) for task in ("MRPC", "CoLA"))]
     lines = table(scored, "old", "long").splitlines()
-    assert [line.split("|")[-2].strip() for line in lines] == ["best of, evaluations", "---", "20 to 40", "-", "3", "-"]
-    assert "best of" not in table([record("old", 0.7, 1)])
+    assert [line.split("|")[-2].strip() for line in lines] == ["selected on", "---", "dev (best of 20 to 40)", "-", "heldout (best of 3)", "-"]
+    assert "elected on" not in table([record("old", 0.7, 1)])
+    uncounted = [replace(record("one", 0.7, 1), selected_on="dev"), replace(record("two", 0.7, 1), selected_on="dev"), record("constant", 0.5, 0)]
+    assert "selected on |" not in table(uncounted) and table(uncounted).endswith("\n\nModels were selected on dev.")
+    mixed = table([*uncounted, replace(record("two", 0.7, 2), selected_on="heldout")])
+    assert "| two | 70.0 ± 0.0 (2) | dev, heldout |" in mixed
+
+
+@pytest.mark.parametrize("changed, said", [({"task_version": 2}, "several versions: 1, and 2"), ({"data": "b"}, "several data, by their checksums: a, and b")])
+def test_scores_on_other_data_or_versions_are_not_averaged(changed, said):
+    scored = [replace(record("ours", 0.8, 1), data="a"), record("ours", 0.7, 2), replace(record("ours", 0.9, 3), **{"data": "a", **changed})]
+    with pytest.raises(ValueError, match=said):
+        table(scored)
+    assert "(2)" in table(scored[:2]), "an older record, which does not say it, is trusted"
+
+
+def test_an_answer_that_nothing_was_drawn_for_is_a_baseline_for_every_seed():
+    control = replace(record("constant", 0.5, 0), recipe="constant")
+    scored = [record("ours", value, seed) for seed, value in ((1, 0.8), (2, 0.82), (3, 0.81))]
+    assert "**81.0 ± 0.6 (3)**" in table([*scored, control], "constant")
 
 
 def test_a_record_replaces_the_one_that_says_the_same_and_no_other(tmp_path):
@@ -126,9 +144,9 @@ def test_ids_are_short_stable_and_tell_all_records_apart():
     assert replace(records[0], value=0.1, commit="other").id == records[0].id != replace(records[0], seed=9).id
 
 
-@pytest.mark.parametrize("values, is_bold", [([0.80, 0.82, 0.81], True), ([0.80, 0.82], False), ([0.71, 0.80, 0.71], False),
-                                             ([0.60, 0.62, 0.61], False)])
-def test_what_beats_the_named_control_beyond_two_errors_of_the_paired_difference_is_bold(values, is_bold):
+@pytest.mark.parametrize("values, is_bold", [([0.80, 0.83, 0.81], True), ([0.80, 0.83], False), ([0.71, 0.80, 0.71], False),
+                                             ([0.60, 0.63, 0.61], False)])
+def test_what_beats_the_named_control_beyond_the_errors_of_the_paired_difference_is_bold(values, is_bold):
     control = [record("control", value, seed) for seed, value in enumerate((0.70, 0.72, 0.71))]
     ours = [record("ours", value, seed) for seed, value in enumerate(values)]
     assert ("| **" in table([*control, *ours], "control")) == is_bold
@@ -140,11 +158,19 @@ def test_what_beats_the_named_control_beyond_two_errors_of_the_paired_difference
 
 
 def test_a_marker_may_name_the_control():
-    records = [record(row, value, seed) for row, value in (("the control", 0.7), ("ours", 0.8)) for seed in (1, 2, 3)]
+    records = [record(row, value + seed / 1000 * value, seed) for row, value in (("the control", 0.7), ("ours", 0.8)) for seed in (1, 2, 3)]
     text = "<!-- table main against the control -->\nold\n<!-- end -->\n"
     rendered = render(text, tables_of(records))
     assert rendered == f"<!-- table main against the control -->\n{table(records, 'the control')}\n<!-- end -->\n"
-    assert "| ours | **80.0 ± 0.0 (3)** |" in rendered and render(rendered, tables_of(records)) == rendered
+    assert "| ours | **80.2 ± 0.0 (3)** |" in rendered and render(rendered, tables_of(records)) == rendered
+
+
+@pytest.mark.parametrize("text", ["<!-- table main -->\nold\n\nprose\n\n<!-- table main -->\nold\n<!-- end -->\n", "<!-- table main agianst ours -->\nold\n<!-- end -->\n",
+                                  "prose\n<!-- table main -->\nold\n"])
+def test_a_marker_that_is_mistyped_or_has_no_end_is_refused(text):
+    records = [record("ours", 0.8, 1)]
+    with pytest.raises(ValueError, match="line [12], '<!-- table main.*expected"):
+        render(text, tables_of(records))
 
 
 def test_a_folder_of_seeds_is_added_with_the_command_of_each_seed_and_its_parameters(tmp_path):
@@ -156,7 +182,7 @@ def test_a_folder_of_seeds_is_added_with_the_command_of_each_seed_and_its_parame
     assert main(["report", "--records", str(path), "add", "main", "pkd", str(tmp_path / "pkd")]) == 0
     first, second = read_records(path)
     assert (first.seed, second.seed, first.value, first.split) == (1, 2, 0.5, "dev"), "what is held out of train only selects"
-    assert second.command == ("python -m distill train pkd CoLA --seed 2 --teacher seed-2/best --output_dir pkd/seed-2 --bf16 False")
+    assert second.command == ("python -m distill train pkd CoLA --seed 2 --teacher seed-2/best --bf16 False --output_dir pkd/seed-2")
     assert first.recipe == "pkd" and first.parameters == 1000 and first.reading == ""
 
 
@@ -171,6 +197,11 @@ def test_a_reading_says_so_and_is_of_one_run(tmp_path, capsys):
     assert main([*words, str(tmp_path / "pkd/seed-1")]) == 0 and read_records(path)[0].reading == "chosen senses"
     assert main([*words, "--reading", "states", str(tmp_path / "pkd/seed-1")]) == 1
     assert f"--reading 'states': {scores} has 'chosen senses'" in capsys.readouterr().err
+    assert main([*words[:6], "--reading", "chosen senses", str(tmp_path / "pkd/seed-1")]) == 1
+    assert "give it with --scores FILE" in capsys.readouterr().err
+    edit(scores, **{"chosen senses": {**json.loads(scores.read_text())["chosen senses"], "checkpoint": "0123"}})
+    assert main([*words, str(tmp_path / "pkd/seed-1")]) == 1
+    assert f"the scores are of a checkpoint with weights 0123, {tmp_path}/pkd/seed-1 has " in capsys.readouterr().err
 
 
 def test_a_reading_may_be_of_another_task_than_the_runs(tmp_path):

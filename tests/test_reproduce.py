@@ -17,7 +17,7 @@ from distill.report.reproduce import command, missing, reproduce
 from tests.test_report import record
 
 ROOT = Path(__file__).resolve().parents[1]
-HERE = {"data_dir": "/data", "model": "", "teacher": "", "senses": ""}
+HERE = {"data_dir": "/data", "model": "", "teacher": "", "senses": "", "corpus": ""}
 
 
 def made_by(words: str, **changed):
@@ -72,6 +72,15 @@ def test_a_teacher_of_many_seeds_is_found_by_its_whole_path():
     assert others[1].id in missing(cut, [cut, *others], HERE)[0], "fine-tuned ones first, where the path is cut"
     (line,) = missing(whole, [whole, *others], HERE)
     assert others[3].id in line and others[1].id not in line
+
+
+def test_a_model_that_a_run_made_and_a_corpus_are_missed_and_one_of_the_hub_is_not():
+    made = made_by("pretrain text --corpus runs/corpus --output_dir pre/distilbert", task="text", recipe="pretrain")
+    tuned = made_by("finetune CoLA --model distilbert/best --output_dir CoLA/distilbert", recipe="finetune")
+    assert missing(made, [made, tuned], HERE) == ["--corpus runs/corpus is not here: set CORPUS to what `python -m distill data pack` makes of that text"]
+    (line,) = missing(tuned, [made, tuned], HERE)
+    assert line.startswith("--model distilbert/best is not here: set MODEL to the folder best/ of what") and made.id in line
+    assert missing(made_by("finetune CoLA --model google-bert/bert-base-uncased"), [], HERE) == []
 
 
 @pytest.fixture

@@ -123,6 +123,15 @@ def test_fresh_weights_take_a_model_of_which_nothing_but_the_shape_is_there(tiny
     assert "model" not in json.loads((tmp_path / "run/origin.json").read_text())
 
 
+def test_the_name_of_a_stage_and_a_damaged_config_are_refused(finished, tiny_bert, tiny_glue, tmp_path, capsys):
+    assert main(words(tiny_bert, tiny_glue, tmp_path / "stage-2")) == 1 and not (tmp_path / "stage-2").exists()
+    assert "stage-2: names that begin so are those of the fits inside a run" in capsys.readouterr().err
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "config.json").write_text("")
+    assert main(words(tiny_bert, tiny_glue, out)) == 1 and str(out / "config.json") in capsys.readouterr().err
+
+
 def test_a_second_process_is_refused_while_the_first_works(tmp_path):
     cfg, ready, done = settings(output_dir=str(tmp_path)), PROCESSES.Event(), PROCESSES.Event()
     process = start(holding_run, cfg, ready, done)

@@ -12,7 +12,7 @@ from distill import workers
 from distill.bench.timing import OTHERS_AT_MOST, OtherLoad, timed
 from distill.evaluate import encode_split
 from distill.progress import bar
-from distill.report.latency import BATCH_SIZES, FILE
+from distill.report.latency import BATCH_SIZES, FILE, latency_file, read_latencies
 from distill.rundir import device_name, write_json
 from models.checkpoint import load_encoder
 
@@ -27,9 +27,10 @@ def measure_latency(run: Path, data_dir: str, batches: int = 50) -> dict:
     `batches` batches, or those that LIMIT seconds allow, drawn from the first dev split with its own lengths and padded to their
     longest text; the same batches for every run.
 
-    Written into the run directory as latency.json and returned: "milliseconds" and "batches" by batch size, "tokens" (mean length of
+    Written into the run directory, into latency.json beside those of other devices, and returned: "milliseconds" and "batches" by batch size, "tokens" (mean length of
     the texts), the split, the device with its threads, and whether other programs disturbed the measurement.
     """
+    read_latencies(run)  # a damaged file is refused before the minutes that this takes
     encoder = load_encoder(run / "best").to(workers.device()).eval()
     task = get_task(encoder.info.task)
     data = encode_split(encoder, task, task.dev_splits[0], data_dir)
@@ -46,5 +47,5 @@ def measure_latency(run: Path, data_dir: str, batches: int = 50) -> dict:
     latency = {"milliseconds": found, "task": task.name, "split": task.dev_splits[0], "tokens": float(data.lengths.mean()),
                "batches": counted, "device": device_name(), "threads": torch.get_num_threads(),
                "disturbed": watch.share() > OTHERS_AT_MOST}
-    write_json(run / FILE, latency)
+    write_json(run / FILE, {**latency_file(run), latency["device"]: latency})
     return latency

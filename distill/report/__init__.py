@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_utils.tasks import TEXT
-from distill.config import digest, split_words
+from distill.config import digest, split_words, value_of, without
 from distill.report.kept import is_of_best, only_selects
 from distill.report.policies import LATEST, METRIC, SPLIT, TABLES, policy_of
 from distill.rundir import RunDir, SaveError, read_json, stage_of, write_text
 from distill.seeds import FOLDER, SEED
 from distill.senses import similarity_of
-from models.weights import stored_parameters
+from models.weights import fingerprint, stored_parameters
 
 Kind = TypeVar("Kind")
 DIGITS = 16  # of a checksum
+UNTRAINED = "constant"  # the recipe of what nothing was drawn for: its seed says nothing
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Record:
     table: where it belongs; row: the system; value: a fraction or correlation; stderr: bootstrap over the n examples;
     parameters: of the model, embeddings included, None where best/ is not all that answered; reading: which reading of
     `evaluate --output` it is, "" for the run's own scores; stage: the run inside the command's run whose scores they are, "" for the
-    last; evaluations: of how many these are the best, 0 where it is not known; steps, tokens: of pre-training, or of that of the model
+    last; selected_on: the split that chose among the evaluations, of which there were so many, "" and 0 where it is not known; steps, tokens: of pre-training, or of that of the model
     it starts from, how many it took and how many real ones they read; similarity: how the senses were chosen that it was trained with
     or read through, "" where none were; data: the first digits of the checksum of what was scored, "" where it is not known.
     """
@@ -58,6 +59,7 @@ class Record:
     parameters: int | None = None
     reading: str = ""
     stage: str = ""
+    selected_on: str = ""
     evaluations: int = 0
     steps: int = 0
     tokens: int = 0
@@ -123,9 +125,11 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
     """The records of a finished run directory: its best scores, or `scores`, which is the `reading` of a file that
     `evaluate --output` wrote, maybe of another task than the run's. Of pre-training: the share of held-out masked words that it
     finds; none where no words were learned. Of a curriculum also its policy_of(), in a table of its own: without an error, and n the
-    number of episodes."""
+    number of episodes. ValueError where the run is not finished, or the scores are another checkpoint's."""
     if not (run / "DONE").exists():
         raise ValueError(f"{run} is not finished: run its command again")
+    if scores and scores.get("checkpoint", weights := fingerprint(run / "best")) != weights:
+        raise ValueError(f"the scores are of a checkpoint with weights {scores['checkpoint']}, {run} has {weights}: evaluate it again")
     config, origin, own = (read_json(run / name) for name in ("config.json", "origin.json", "scores.json"))
     pretrained = is_masked_lm(run / "best")
     task = {"task": TEXT.name, "version": TEXT.version} if pretrained else read_json(run / "best" / "task.json")
@@ -142,12 +146,13 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
             table=table, row=row, task=scores.get("task", task["task"]), task_version=scores.get("version", task["version"]), split=split,
             metric=metric, value=value, n=scores["counts"][key], stderr=scores["errors"][key], seed=config["seed"], recipe=words[2],
             command=portable(words), commit=origin["commit"], config=digest(config), device=origin["device"], seconds=own["seconds"],
-            parameters=parameters if is_of_best(key) else None, reading=reading, stage=stage_of(run), evaluations=RunDir(run).evaluations(),
-            steps=steps, tokens=tokens, similarity=similarity, data=data_of(scores if "data" in scores else origin, task["task"], split))
+            parameters=parameters if is_of_best(key) else None, reading=reading, stage=stage_of(run), selected_on=RunDir(run).scores().selected_on,
+            evaluations=RunDir(run).evaluations(), steps=steps, tokens=tokens, similarity=similarity, data=data_of(scores if "data" in scores else origin, task["task"], split))
 
     found = [record(key, value) for key, value in scores["values"].items() if pretrained or not only_selects(key.split("/")[0])]
     policy = policy_of(run, task["task"]).values() if found and not reading else ()
-    return [*found, *(replace(found[0], table=table + TABLES, split=SPLIT, metric=METRIC, value=value, n=LATEST, stderr=0.0, evaluations=0)
+    return [*found, *(replace(found[0], table=table + TABLES, split=SPLIT, metric=METRIC, value=value, n=LATEST, stderr=0.0, selected_on="",
+                      evaluations=0, data="")
                       for value in policy)]
 
 
@@ -177,9 +182,8 @@ def of_one_seed(words: Sequence[str], seed: int) -> list[str]:
     while end + 1 < len(words) and not words[end + 1].startswith("--"):
         end += 1
     words[start:end + 1] = ["--seed", str(seed)]
-    if "--output_dir" in words:
-        place = words.index("--output_dir") + 1
-        words[place] = str(Path(words[place], f"{FOLDER}{seed}"))
+    if folder := value_of(words, "output_dir"):
+        words = [*without(words, ["output_dir"]), "--output_dir", str(Path(folder, f"{FOLDER}{seed}"))]
     return [word.replace(SEED, str(seed)) for word in words]
 
 

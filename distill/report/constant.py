@@ -10,7 +10,7 @@ from data_utils.readers import read_examples
 from data_utils.tasks import Example, Task
 from distill.config import digest
 from distill.judging import judged, scored
-from distill.report import Record, portable
+from distill.report import UNTRAINED, Record, portable
 from distill.report.folder import Run
 from distill.rundir import origin
 from distill.scores import Predictions, Scores
@@ -47,14 +47,14 @@ def constant_records(task: Task, data_dir: str, table: str, words: list[str]) ->
     """The records of the constant answer, read from the data alone; `words` is the command."""
     constant, facts = constant_of(task, data_dir), origin(words)
     scores, config = constant_scores(constant, task, data_dir), digest({"answer": constant.name})
-    return [Record(table, ROW, task.name, task.version, *key.split("/"), value, scores.counts[key], scores.errors[key], 0, "constant",
+    return [Record(table, ROW, task.name, task.version, *key.split("/"), value, scores.counts[key], scores.errors[key], 0, UNTRAINED,
                    portable(words), facts["commit"], config, facts["device"], 0.0, 0) for key, value in scores.values.items()]
 
 
 def constant_run(task: Task, data_dir: str) -> Run:
     """The constant answer as a row of a table of runs."""
     scores = constant_scores(constant_of(task, data_dir), task, data_dir)
-    return Run(None, ROW, task, 0, {}, {}, scores, None, None, None, None, scores.predictions)
+    return Run(None, ROW, task, None, {}, {}, scores, None, None, None, {}, scores.predictions)
 
 
 def answered(constant: Constant, task: Task, examples: Sequence[Example]) -> Predictions:

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 from data_utils.tasks import Task, get_task, normalise
 from distill.report import is_masked_lm
-from distill.report.latency import Latency, read_latency
+from distill.report.latency import Latency, read_latencies
 from distill.rundir import MOVABLE, read_json
 from distill.scores import Predictions, Scores, load_predictions
 from distill.seeds import FOLDER, runs_by_seed
@@ -28,31 +28,22 @@ SEED_FOLDER = re.compile(rf"{FOLDER}\d+")
 class Run:
     """A finished run, in `path`; or, without one, an answer that nothing was trained for (constant.py).
 
-    `parameters` (embeddings included), `body` (the same without them), `size` (bytes of the weights, and of the senses that a head
-    reads) and `latency` are None where they are not known; `predictions`, by split, are empty where they were not kept or cannot be read."""
+    `parameters` (embeddings included), `body` (the same without them) and `size` (bytes of the weights, and of the senses that a head
+    reads) are None where they are not known; `latencies`, by device, and `predictions`, by split, are empty where they were not measured
+    or kept, or cannot be read."""
 
     path: Path | None
     row: str
     task: Task
-    seed: int
+    seed: int | None
     config: dict
     data: dict[str, str]
     scores: Scores
     parameters: int | None
     body: int | None
     size: int | None
-    latency: Latency | None
+    latencies: dict[str, Latency]
     predictions: dict[str, Predictions]
-
-    @property
-    def milliseconds(self) -> float | None:
-        """Per example, one at a time."""
-        return self.latency and self.latency.alone
-
-    @property
-    def batched_milliseconds(self) -> float | None:
-        """Per example, in batches."""
-        return self.latency and self.latency.batched
 
 
 def is_run(folder: Path) -> bool:
@@ -127,7 +118,7 @@ def read_run(path: Path, folder: Path, notes: list[str]) -> Run:
     weights = path / "best" / "model.safetensors"
     counts, files = stored_parameter_counts(weights), (weights, weights.with_name("senses.safetensors"))
     return Run(path, row, task, seed, config, origin.get("data", {}), _read_scores(path / "scores.json"), counts and counts[0],
-               counts and counts[0] - counts[1], sum(file.stat().st_size for file in files if file.is_file()) if counts else None, _read_latency(path, notes),
+               counts and counts[0] - counts[1], sum(file.stat().st_size for file in files if file.is_file()) if counts else None, _read_latencies(path, notes),
                _read_predictions(path, notes))
 
 
@@ -146,17 +137,17 @@ def _read_predictions(run: Path, notes: list[str]) -> dict[str, Predictions]:
     file = run / "best" / "predictions.npz"
     try:
         return load_predictions(file) if file.is_file() else {}
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
         notes.append(f"no paired test with {run}: its {file.name} is damaged")
         return {}
 
 
-def _read_latency(run: Path, notes: list[str]) -> Latency | None:
+def _read_latencies(run: Path, notes: list[str]) -> dict[str, Latency]:
     try:
-        return read_latency(run)
+        return read_latencies(run)
     except ValueError as error:
         notes.append(str(error))
-        return None
+        return {}
 
 
 def _doubts(runs: Sequence[Run]) -> list[str]:
@@ -168,6 +159,8 @@ def _doubts(runs: Sequence[Run]) -> list[str]:
         if any(first.data.get(split, sum_) != sum_ for split, sum_ in run.data.items() if split != "train"):
             lines.append(f"{run.path} was scored on other data than {first.path}")
         first = of_system.setdefault((run.row, run.task.name), run)
+        if first.data.get("train", trained := run.data.get("train")) != trained:
+            lines.append(f"{run.row} on {run.task.name} is a mean of runs that were trained on different data: {run.path} and {first.path}")
         changed = [name for name, value in run.config.items() if name not in ("seed", *MOVABLE)
                    and first.config.get(name, value) != value and "/" not in f"{first.config[name]}{value}"]
         if changed:

@@ -18,7 +18,7 @@ def table(summary: Summary) -> str:
     header = [""]
     for task, split, metric in summary.columns:
         header += [f"{task} {split}, {metric}", *([f"minus {summary.baseline}"] if summary.baseline else [])]
-    timed = any(run.latency for run in summary.runs)
+    timed = any(run.latencies for run in summary.runs)
     header += [*SIZES, *(TIMES if timed else {}), *([f"% of {summary.teacher}"] if summary.teacher else []),
                *(SPEED_UPS if timed and summary.teacher else {})]
     lines = []

@@ -11,23 +11,25 @@ BATCH_SIZES = (1, 32)
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds per example, one at a time and in batches of 32; the device, a processor with its threads; whether other
-    programs disturbed the measurement."""
+    """Milliseconds per example, one at a time and in batches of 32; whether other programs disturbed the measurement."""
 
-    alone: float
-    batched: float
-    device: str
+    milliseconds: float
+    batched_milliseconds: float
     disturbed: bool
 
 
-def read_latency(run: Path) -> Latency | None:
-    """What measure_latency() wrote; None where it did not. ValueError where the file is damaged."""
+def latency_file(run: Path) -> dict[str, dict]:
+    """The content of the run's latency.json, by device (a processor with its threads); empty where there is none. Files that hold one
+    measurement alone name its device in it."""
     file = run / FILE
-    if not file.is_file():
-        return None
+    found = read_json(file) if file.is_file() else {}
+    return {found["device"]: found} if "milliseconds" in found else found
+
+
+def read_latencies(run: Path) -> dict[str, Latency]:
+    """What measure_latency() wrote, by device. ValueError where the file is damaged."""
     try:
-        found = read_json(file)
-        alone, batched = (float(found["milliseconds"][str(size)]) for size in BATCH_SIZES)
-        return Latency(alone, batched, found["device"], found["disturbed"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}): remove it, `report latency` writes it again") from error
+        return {device: Latency(*(float(found["milliseconds"][str(size)]) for size in BATCH_SIZES), found["disturbed"])
+                for device, found in latency_file(run).items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run / FILE} is damaged ({error!r}): remove it, `report latency` writes it again") from error

@@ -1,33 +1,56 @@
 """Is one method better than another? Differences between runs that share seeds and, where predictions were kept, examples."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from scipy import stats
 
 from data_utils.metrics import compute_metric, count_units, draw_resamples, metric_of_resamples
 from distill.scores import Predictions, mean_and_error
 
+Kind = TypeVar("Kind")
+Seed = int | None  # None: nothing was drawn
 DRAWS = 1000
-STANDARD_ERRORS = 2  # that a difference has to exceed
+STANDARD_ERRORS = 2  # that a difference has to exceed, or as many more as few seeds need to err no more often
 SEEDS = 3            # that it has to be seen with: fewer say nothing about the spread between seeds
+ROUNDING = 1e-9      # a standard error below it is none
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours minus theirs, averaged over the seeds that both have; `stderr` is None where it cannot be known."""
+    """Ours minus theirs, averaged over the seeds that both have; `stderr` is None where it cannot be known; `freedom`: the degrees of
+    freedom that it was estimated with."""
 
     value: float
     stderr: float | None
     seeds: int
+    freedom: float = math.inf
 
     @property
     def is_gain(self) -> bool:
-        """Whether ours is better beyond chance: by more than STANDARD_ERRORS, seen with at least SEEDS seeds."""
-        return self.stderr is not None and self.seeds >= SEEDS and self.value > STANDARD_ERRORS * self.stderr
+        """Whether ours is better beyond chance: by more than STANDARD_ERRORS, in Student's distribution, seen with at least SEEDS seeds
+        that do not all differ alike: nothing is known then of how much they spread."""
+        return self.seeds >= SEEDS and self.stderr is not None and self.stderr > ROUNDING and self.value > self.stderr * needed(self.freedom)
 
 
-def paired_difference(metric: str, ours: Mapping[int, Predictions], theirs: Mapping[int, Predictions], draws: int = DRAWS,
+def needed(freedom: float) -> float:
+    """The standard errors that chance exceeds as seldom as a normal variable exceeds STANDARD_ERRORS: 4.5 for 2 degrees of freedom, 2.9 for 4."""
+    return float(stats.t.isf(stats.norm.sf(STANDARD_ERRORS), freedom))
+
+
+def paired(ours: Mapping[Seed, Kind], theirs: Mapping[Seed, Kind]) -> list[tuple[Kind, Kind]]:
+    """What both have of a seed, by rising seed. What was not trained has None for one, and stands beside every seed of the other side."""
+    def of(side: Mapping[Seed, Kind], seed: Seed) -> Kind | None:
+        return side.get(seed, side.get(None))
+
+    pairs = [(of(ours, seed), of(theirs, seed)) for seed in sorted((ours.keys() | theirs.keys()) - {None})]
+    return [(one, other) for one, other in pairs if one is not None and other is not None]
+
+
+def paired_difference(metric: str, ours: Mapping[Seed, Predictions], theirs: Mapping[Seed, Predictions], draws: int = DRAWS,
                       seed: int = 0) -> Difference:
     """The difference of `metric` between two methods, by seed, and the standard error of its mean over the shared seeds.
 
@@ -43,28 +66,28 @@ def paired_difference(metric: str, ours: Mapping[int, Predictions], theirs: Mapp
 
     ValueError where no seed is shared, or where two runs were scored on other examples or targets.
     """
-    seeds = sorted(ours.keys() & theirs.keys())
-    if not seeds:
+    found = paired(ours, theirs)
+    if not found:
         raise ValueError(f"no seed is shared: {_listed(ours)} against {_listed(theirs)}")
-    pairs = [_aligned([ours[number], theirs[number], ours[seeds[0]]])[:2] for number in seeds]
+    pairs = [_aligned([one, other, found[0][0]])[:2] for one, other in found]
     values = [compute_metric(metric, one.predicted, one.target, one.group)
               - compute_metric(metric, other.predicted, other.target, other.group) for one, other in pairs]
     generator, units = np.random.default_rng(seed), count_units(pairs[0][0].group, len(pairs[0][0].uid))
     resampled = [tuple(metric_of_resamples(metric, run.predicted, run.target, run.group) for run in pair) for pair in pairs]
     drawn_KR = np.concatenate([np.stack([one(weights) - other(weights) for one, other in resampled])
                                for weights in draw_resamples(generator, units, draws)], axis=1)
-    picked = generator.integers(0, len(seeds), (max(len(seeds) - 1, 1), draws))
+    picked = generator.integers(0, len(pairs), (max(len(pairs) - 1, 1), draws))
     means_R = np.take_along_axis(drawn_KR, picked, axis=0).mean(0)
-    return Difference(float(np.mean(values)), float(means_R.std(ddof=1)), len(seeds))
+    return Difference(float(np.mean(values)), float(means_R.std(ddof=1)), len(pairs))
 
 
-def difference_by_seed(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
+def difference_by_seed(ours: Mapping[Seed, float], theirs: Mapping[Seed, float]) -> Difference | None:
     """The mean of ours minus theirs over the shared seeds and its standard error between seeds, for scores whose
     predictions were not kept: the examples count as given. None where no seed is shared."""
-    found = [ours[number] - theirs[number] for number in sorted(ours.keys() & theirs.keys())]
+    found = [one - other for one, other in paired(ours, theirs)]
     if not found:
         return None
-    return Difference(*mean_and_error(found), len(found))
+    return Difference(*mean_and_error(found), len(found), len(found) - 1)
 
 
 def _aligned(runs: Sequence[Predictions]) -> list[Predictions]:
@@ -81,5 +104,5 @@ def _aligned(runs: Sequence[Predictions]) -> list[Predictions]:
     return ordered
 
 
-def _listed(runs: Mapping[int, Predictions]) -> str:
+def _listed(runs: Mapping[Seed, Predictions]) -> str:
     return f"seeds {', '.join(map(str, sorted(runs)))}" if runs else "no seed"

@@ -7,9 +7,9 @@ from statistics import mean, median
 from data_utils.tasks import task_names
 from distill.report.folder import Run
 from distill.report.kept import Column, kept, only_selects, task_scores
-from distill.report.paired import Difference, paired_difference
+from distill.report.paired import Difference, Seed, paired_difference
 
-TIMES = ("milliseconds", "batched_milliseconds")  # facts of a Run that depend on the device and the task's texts
+TIMES = ("milliseconds", "batched_milliseconds")  # facts of a Latency, that depend on the device and the task's texts
 
 
 class Summary:
@@ -37,7 +37,7 @@ class Summary:
         """The runs of a system, on one task where it is given."""
         return [run for run in self.runs if run.row == row and task in ("", run.task.name)]
 
-    def values(self, row: str, column: Column) -> dict[int, float]:
+    def values(self, row: str, column: Column) -> dict[Seed, float]:
         """The score of each seed, a fraction or correlation."""
         task, split, metric = column
         return {run.seed: run.scores.values[f"{split}/{metric}"] for run in self.of(row, task)
@@ -92,8 +92,8 @@ class Summary:
         """The median of a system's times, by task and device."""
         found: dict[tuple[str, str], list[float]] = {}
         for run in self.of(row):
-            if run.latency:
-                found.setdefault((run.task.name, run.latency.device), []).append(getattr(run, fact))
+            for device, latency in run.latencies.items():
+                found.setdefault((run.task.name, device), []).append(getattr(latency, fact))
         return {key: median(times) for key, times in found.items()}
 
     def lacking(self, fact: str) -> dict[str, list[str]]:
@@ -107,7 +107,7 @@ class Summary:
         """By system the tasks on which other programs disturbed a measurement of its time."""
         found: dict[str, list[str]] = {}
         for run in self.runs:
-            if run.latency and run.latency.disturbed and run.task.name not in found.setdefault(run.row, []):
+            if any(latency.disturbed for latency in run.latencies.values()) and run.task.name not in found.setdefault(run.row, []):
                 found[run.row].append(run.task.name)
         return found
 

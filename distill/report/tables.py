@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean, median
 
-from distill.report import Record, policies
+from distill.report import UNTRAINED, Record, policies
 from distill.report.kept import Column, kept, on_dev
-from distill.report.paired import difference_by_seed
+from distill.report.paired import Seed, difference_by_seed
 from distill.scores import mean_and_error
 
-FACTS = {"evaluations": "best of, evaluations", "steps": "pre-training, steps", "tokens": "pre-training, tokens"}  # of a record -> header
-Scored = dict[Column, dict[int, float]]  # a system's scores, by seed
+FACTS = {"steps": "pre-training, steps", "tokens": "pre-training, tokens"}  # of a record -> header
+Scored = dict[Column, dict[Seed, float]]  # a system's scores, by seed
 
 
 def cell(values: Sequence[float]) -> str:
@@ -61,7 +61,8 @@ class Grouped:
 
     values: dict[str, Scored]
     errors: dict[Column, list[float]]
-    facts: dict[str, dict[str, set[int]]]  # of FACTS: by system, what its records say
+    facts: dict[str, dict[str, set[int]]]     # of FACTS: by system, what its records say
+    selected: dict[str, dict[str, set[int]]]  # by system, then by the split that selected: of how many evaluations
 
     @property
     def columns(self) -> list[Column]:
@@ -70,11 +71,22 @@ class Grouped:
 
 
 def grouped(records: Sequence[Record]) -> Grouped:
-    found = Grouped({}, {}, {name: {} for name in FACTS})
+    """ValueError where a column would hold scores on several versions of a task, or on several data."""
+    found, scored_on = Grouped({}, {}, {name: {} for name in FACTS}, {}), {}
     for record in records:
         split, comma, reading = record.split.partition(",")
         column, row = (record.task, split, record.metric), f"{record.row}{comma}{reading}"
-        found.values.setdefault(row, {}).setdefault(column, {})[record.seed] = record.value
+        seed = None if record.recipe == UNTRAINED else record.seed
+        found.values.setdefault(row, {}).setdefault(column, {})[seed] = record.value
+        of_row = found.selected.setdefault(row, {})
+        if record.selected_on or record.evaluations:
+            of_row.setdefault(record.selected_on, set()).add(record.evaluations)
+        for what, known in (("versions", record.task_version), ("data, by their checksums", record.data)):
+            first = scored_on.setdefault((column[:2], what), known) or known
+            if known and known != first:
+                raise ValueError(f"the table {record.table} has scores on {record.task} {split} of several {what}: {first}, and {known} (row {row}, "
+                                 f"seed {record.seed}, id {record.id}); make the older ones again, or remove their lines")
+            scored_on[column[:2], what] = first
         found.errors.setdefault(column, []).append(record.stderr)
         for name, known in found.facts.items():
             known.setdefault(row, set()).add(getattr(record, name))
@@ -95,15 +107,17 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
 
     With the name of a row as `baseline`, what is better than it beyond chance is bold: Difference.is_gain of the difference paired by
     seed, since records hold no predictions. With one as `teacher`, a column says what is kept of it. Where the records know it, columns
-    say of how many evaluations the scores are the best (the best of many flatters) and how long pre-training was. The last row, unless
+    say on which split models were selected, of how many evaluations (the best of many flatters the split that selected), and how long
+    pre-training was; a split that selected them all is named under the table. The last row, unless
     policies are all that there is: the standard error of one score, the median over the records.
     """
     found = grouped(records)
-    columns = [*_of_scores(found, baseline), *_of_shares(found, teacher), *_of_facts(found)]
+    columns = [*_of_scores(found, baseline), *_of_shares(found, teacher), *_of_selection(found), *_of_facts(found)]
     lines = [[row, *(column.cell(row) for column in columns)] for row in found.values]
     if {split for _, split, _ in found.errors} != {policies.SPLIT}:
         lines.append(["*one score, over examples*", *(column.chance for column in columns)])
-    return markdown(["", *(column.header for column in columns)], lines)
+    alike = _selected_alike(found)
+    return markdown(["", *(column.header for column in columns)], lines) + (f"\n\nModels were selected on {alike}." if alike else "")
 
 
 def _of_scores(found: Grouped, baseline: str) -> list[Shown]:
@@ -126,6 +140,20 @@ def _of_shares(found: Grouped, teacher: str) -> list[Shown]:
         raise ValueError(f"--teacher {teacher!r} has no score on a dev set, and what is held out of train does not count")
     return [Shown(f"kept of the {teacher}'s, mean over {', '.join(dict.fromkeys(task for task, _, _ in theirs))}",
                   lambda row: cell(shares(found.values[row], theirs)))]
+
+
+def _of_selection(found: Grouped) -> list[Shown]:
+    def selection(row: str) -> str:
+        return ", ".join(f"{split} (best of {_range(counts)})" if any(counts) else split for split, counts in found.selected[row].items()) or "-"
+
+    return [Shown("selected on", selection)] if any(found.selected.values()) and not _selected_alike(found) else []
+
+
+def _selected_alike(found: Grouped) -> str:
+    """The split that selected all models, of unknown numbers of evaluations: it is said once, under the table; "" where rows differ."""
+    splits = {split for of_row in found.selected.values() for split in of_row}
+    counts = {count for of_row in found.selected.values() for counts in of_row.values() for count in counts}
+    return splits.pop() if len(splits) == 1 and not any(counts) else ""
 
 
 def _of_facts(found: Grouped) -> list[Shown]:
@@ -173,12 +201,17 @@ def tables_of(records: Sequence[Record]) -> dict[str, Callable[..., str]]:
 def render(text: str, tables: Mapping[str, Callable[..., str]]) -> str:
     """`text` with the lines between `<!-- table NAME -->` and `<!-- end -->` replaced by the table NAME.
 
-    `<!-- table NAME against ROW keeping ROW -->` names its baseline and its teacher, or one of them.
+    `<!-- table NAME against ROW keeping ROW -->` names its baseline and its teacher, or one of them. ValueError for a marker that is
+    none of these, or lacks its end.
     """
     def replaced(match: re.Match) -> str:
         if match["name"] not in tables:
             raise ValueError(f"there is no record of the table {match['name']!r}")
         return f"{match['marker']}\n{tables[match['name']](match['row'] or '', match['teacher'] or '')}\n<!-- end -->"
 
-    marker = r"(?P<marker><!-- table (?P<name>\S+)(?: against (?P<row>[^\n]+?))?(?: keeping (?P<teacher>[^\n]+?))? -->)\n.*?<!-- end -->"
+    marker = r"(?P<marker><!-- table (?P<name>\S+)(?: against (?P<row>[^\n]+?))?(?: keeping (?P<teacher>[^\n]+?))? -->)\n(?:(?!<!-- table).)*?<!-- end -->"
+    unread = re.search(r"^<!-- table.*", re.sub(marker, "", text, flags=re.DOTALL), re.MULTILINE)
+    if unread:
+        raise ValueError(f"line {text[:text.index(unread[0])].count(chr(10)) + 1}, {unread[0]!r}: expected <!-- table NAME against ROW keeping ROW -->, "
+                         "or a part of it, and a line <!-- end --> before the next table")
     return re.sub(marker, replaced, text, flags=re.DOTALL)

@@ -67,6 +67,8 @@ def main(words: list[str]) -> None:
     encoder = opened.encoder.to(workers.device())
     lookup = read_senses(given, encoder) if given.senses else encoder.senses
     datasets = dev_splits(encoder, task, given.data_dir, given.max_length, windows) if task.dev_splits else {}
+    if given.output and not datasets:
+        raise ValueError(f"--output {given.output}: {task.name} has no labelled split here, there is nothing to score; leave it out")
     if not (datasets or given.submission or given.predictions):
         raise ValueError(f"{task.name} has no labelled split here: give {'--predictions FILE' if task.spans else '--submission FOLDER'} "
                          "to write its predictions")
@@ -109,10 +111,16 @@ def show(given: argparse.Namespace, task: Task, readings: Mapping[str, Scores], 
         if task.unanswerable:
             print(*(apart(split, found, task) for split, found in scores.predictions.items()), sep="\n")
     if given.output:
-        data = {split: data_fingerprint(task, split, given.data_dir) for split in task.dev_splits}
-        write_json(Path(given.output), {READINGS[way]: {"task": task.name, "version": task.version, "data": data, **scores.to_json(),
-                                                        **({"similarity": lookup.similarity} if way == "senses" else {})}
+        facts = {"task": task.name, "version": task.version, "data": {split: data_fingerprint(task, split, given.data_dir) for split in task.dev_splits}}
+        if (folder := weights_folder(Path(given.checkpoint))).is_dir():
+            facts["checkpoint"] = fingerprint(folder)
+        write_json(Path(given.output), {READINGS[way]: {**facts, **scores.to_json(), **({"similarity": lookup.similarity} if way == "senses" else {})}
                                         for way, scores in readings.items()})
+
+
+def weights_folder(checkpoint: Path) -> Path:
+    """Where the weights of a run directory, of a checkpoint folder or of a file of weights lie."""
+    return checkpoint / "best" if (checkpoint / "best").is_dir() else checkpoint
 
 
 def line(checkpoint: str, task: Task, reading: str, scores: Scores) -> str:
@@ -136,7 +144,7 @@ def read_senses(given: argparse.Namespace, encoder: Encoder) -> SenseLookup:
     ones lack, names another teacher than the checkpoint and than the one that its run learned from.
     """
     senses, checkpoint = SenseDictionary.load(given.senses), Path(given.checkpoint)
-    best = checkpoint / "best" if (checkpoint / "best").is_dir() else checkpoint
+    best = weights_folder(checkpoint)
     notes = best.parent / "origin.json"
     learned = read_json(notes) if checkpoint.is_dir() and notes.is_file() else {}
     table, built, taught_by = learned.get(DICTIONARY), senses.provenance.get("teacher"), learned.get("teacher")

@@ -13,7 +13,7 @@ from distill.report import folder_table, is_masked_lm, read_records, records_of,
 from distill.report.constant import constant_records, constant_run
 from distill.report.folder import Run, find_runs, runs_in
 from distill.report.plots import plot
-from distill.report.reproduce import find_record, reproduce
+from distill.report.reproduce import CHECKED, find_record, reproduce
 from distill.report.summary import Summary
 from distill.report.tables import chosen_row, csv_of, csv_text, render, tables_of
 from distill.rundir import device_name, read_json, write_text
@@ -47,7 +47,7 @@ def main(words: list[str]) -> None:
     add.add_argument("row", help="the system, as the table names it")
     add.add_argument("run", type=Path, help="its run directory, or a folder with seed-0, seed-1 ... in it")
     add.add_argument("--scores", type=Path, help="a file of evaluate --output, instead of the run's own scores")
-    add.add_argument("--reading", default=READINGS["senses"], help="which reading of that file")
+    add.add_argument("--reading", help=f"which reading of that file; by default {READINGS['senses']}")
     constant = actions.add_parser("constant", help="record what one constant answer scores, from the data alone")
     constant.add_argument("task")
     constant.add_argument("table")
@@ -63,7 +63,7 @@ def main(words: list[str]) -> None:
     again.add_argument("id")
     again.add_argument("--output_dir", type=Path, help="the folder for it; by default runs/reproduce/ID")
     again.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks")
-    for name in ("model", "teacher", "senses"):
+    for name in CHECKED:
         again.add_argument(f"--{name}", default="", help=f"the {name} to read instead of the recorded one")
     given = parser.parse_args(words)
     ACTIONS[given.action](given)
@@ -109,7 +109,7 @@ def time_runs(runs: Sequence[Run], data_dir: str) -> list[str]:
     notes, here = [], device_name()
     for row, task in dict.fromkeys((run.row, run.task.name) for run in runs):
         same = [run for run in runs if (run.row, run.task.name) == (row, task)]
-        if not any(run.latency and run.latency.device == here for run in same):
+        if not any(here in run.latencies for run in same):
             try:
                 measure_latency(same[0].path, data_dir)
             except (ValueError, OSError) as error:
@@ -148,7 +148,10 @@ def add_records(given: argparse.Namespace) -> None:
     runs = runs_in(given.run)
     if given.scores and len(runs) > 1:
         raise ValueError(f"--scores {given.scores} is a reading of one run, {given.run} holds {len(runs)}: add them one by one")
-    scores, reading = (chosen_reading(given.scores, given.reading), given.reading) if given.scores else (None, "")
+    if given.reading and not given.scores:
+        raise ValueError(f"--reading {given.reading!r}: of a file of `evaluate --output`; give it with --scores FILE")
+    reading = (given.reading or READINGS["senses"]) if given.scores else ""
+    scores = chosen_reading(given.scores, reading) if given.scores else None
     records = [record for run in runs for record in records_of(run, given.table, given.row, scores, reading)]
     if records:
         write_records(given.records, records)
@@ -196,7 +199,7 @@ def list_ids(given: argparse.Namespace) -> None:
 
 def reproduce_record(given: argparse.Namespace) -> None:
     records = read_records(given.records)
-    paths = {name: getattr(given, name) for name in ("data_dir", "model", "teacher", "senses")}
+    paths = {name: getattr(given, name) for name in ("data_dir", *CHECKED)}
     print(reproduce(find_record(records, given.id), records, paths, given.output_dir or Path("runs/reproduce", given.id)))
 
 

@@ -9,7 +9,7 @@ from data_utils.draws import HELD_OUT
 from data_utils.tasks import Task, get_task
 from distill import recipes, workers
 from distill.config import parse, split_words
-from distill.rundir import RunDir, read_json
+from distill.rundir import RunDir, read_json, stage_of
 from distill.seeds import SeedFolder, parse_seeds, refuse_seeds
 from models.heads import TOKENS
 
@@ -92,7 +92,9 @@ def _values(words: list[str]) -> dict[str, str]:
 
 
 def train(name: str, recipe, task: Task, config, run_dir: RunDir) -> None:
-    """Train, where it is not done yet, and print what the run reached."""
+    """Train, where it is not done yet, and print what the run reached. ValueError where the folder has the name of a stage."""
+    if stage_of(run_dir.path):
+        raise ValueError(f"--output_dir {run_dir.path}: names that begin so are those of the fits inside a run; choose another")
     if run_dir.is_done():
         run_dir.begin(config, recipe.facts(config, task))
         logger.info("%s is complete: nothing to do (remove the folder to train again)", run_dir.path)

@@ -15,7 +15,7 @@ from distill import workers
 from distill.config import TrainConfig
 from distill.interrupts import Cut, Stop, signals
 from distill.objective import Objective
-from distill.optim import build_optimizer
+from distill.optim import build_optimizer, clip_gradients
 from distill.pace import Pace
 from distill.precision import autocast, check_precision
 from distill.progress import bar
@@ -23,9 +23,10 @@ from distill.rundir import RunDir, read_json, write_folder, write_json
 from distill.scales import scale_warning
 from distill.schedules import BETA1, LEARNING_RATE
 from distill.scores import Scores, save_predictions
-from distill.sharding import Alone, full_state_dict, full_tensor, parallelise
+from distill.sharding import Alone, full_state_dict, parallelise
 from distill.trainer_state import load_last, resume, save_last
 
+LOWEST_SCALE = 2.0 ** -14  # of a loss in float16: 30 halvings after the first
 SETTLED = 10  # steps after which terms are compared: a student that starts as its teacher differs from it by next to nothing
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     eval_every = cfg.eval_steps or stream.steps_per_epoch
     save_every = cfg.save_steps or eval_every
     started, pace = time.monotonic() - run_dir.logged_seconds(), Pace(cfg)
-    with bar(steps, "train", "step", run.step) as progress_bar, signals(cfg.save_minutes) as stop:
+    with bar(steps, "train", "step", run.step) as progress_bar, signals(cfg.save_minutes, run.step) as stop:
         if evaluate and run.step == 0 and (known or cfg.eval_on_start):
             _log_scores(run, known or _score(run, student, evaluate, stop), run_dir)
         ends = run.step >= steps and not run.unscored
@@ -193,10 +194,10 @@ def _micro_batches(batch, max_tokens: int) -> list[tuple[object, bool]]:
 
 
 def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> None:
-    """Clip and step; stop before the update where a term or the gradient is not finite (fp16: the scaler skips)."""
+    """Clip and step; stop before the update where a term or the gradient is not finite (fp16: the scaler skips, and stops where no
+    scale would do)."""
     run.scaler.unscale_(run.optimizer)
-    limit = cfg.max_grad_norm or float("inf")
-    norm = full_tensor(nn.utils.clip_grad_norm_(run.module.parameters(), limit))
+    norm = clip_gradients(run.module.parameters(), cfg.max_grad_norm)
     total = workers.summed(sum(sums.values())) if cfg.fp16 else sum(sums.values())  # else every rank's is in the norm
     if not torch.isfinite(total if cfg.fp16 else total + norm):
         terms = ", ".join(f"{name} {value.item():g}" for name, value in sums.items())
@@ -205,6 +206,9 @@ def _update(run: Training, sums: dict[str, torch.Tensor], cfg: TrainConfig) -> N
                                  "or train without --fp16")
     run.scaler.step(run.optimizer)
     run.scaler.update()
+    if cfg.fp16 and run.scaler.get_scale() < LOWEST_SCALE:
+        raise NonFiniteLossError(f"step {run.step + 1}: the gradient is not finite at any scale of the loss, of which the last was "
+                                 f"{run.scaler.get_scale():g}: nothing is learned. Train without --fp16, or lower --learning_rate")
     run.optimizer.zero_grad(set_to_none=True)
 
 

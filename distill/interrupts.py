@@ -20,12 +20,12 @@ class Cut(KeyboardInterrupt):
 class Stop:
     """Whether a signal has reached some rank, and whether a checkpoint is due by rank 0's clock, every so many `minutes` (0: never).
     Ranks ask together: after each step or, where steps are short, after so many as take about SECONDS, which rank 0 measures at every
-    question."""
+    question. `step`: how many were made before."""
 
-    def __init__(self, minutes: float = 0.0):
+    def __init__(self, minutes: float = 0.0, step: int = 0):
         self.received: list[str] = []
         self.cuts = False
-        self.next, self.step, self.time = 0, 0, time.monotonic()
+        self.next, self.step, self.time = step, step, time.monotonic()
         self.minutes, self.due_at, self.due = minutes, 0.0, False
         self._wind()
 
@@ -70,10 +70,10 @@ class Stop:
 
 
 @contextlib.contextmanager
-def signals(minutes: float = 0.0) -> Iterator[Stop]:
-    """Collect SIGINT and SIGTERM, and say so. A second SIGINT, of somebody at the keyboard, ends at once; SIGTERM may come twice, of
+def signals(minutes: float = 0.0, step: int = 0) -> Iterator[Stop]:
+    """Collect SIGINT and SIGTERM from `step` on, and say so. A second SIGINT, of somebody at the keyboard, ends at once; SIGTERM may come twice, of
     torchrun and of what ended that."""
-    stop = Stop(minutes)
+    stop = Stop(minutes, step)
 
     def note(number, frame):
         stop.received.append(signal.Signals(number).name)

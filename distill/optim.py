@@ -2,10 +2,12 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from distill.sharding import full_tensor
 
 OPTIMIZERS = ("adamw", "ranger_adabelief")
 # Numbers that Ranger-AdaBelief updates at a time, and needs memory for: on a GPU each line of its formula is a launch, whose time
@@ -102,6 +104,23 @@ def buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         size += parameter.numel()
     if found:
         yield found
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+    """Scale all gradients so that their norm together is `limit` at most (0: never); returns what it was.
+
+    A gradient of nothing but zeros is taken off, so that the optimiser leaves its parameter alone: no term of this step has read it
+    (ranks exchange gradients all the same). To Adam, zeros are steps that let the second moment fade: the first gradients after them
+    would be strides of several learning rates.
+    """
+    held = [parameter for parameter in parameters if parameter.grad is not None]
+    norms = full_tensor(torch.stack(torch._foreach_norm([parameter.grad for parameter in held])))
+    total = torch.linalg.vector_norm(norms)
+    nn.utils.clip_grads_with_norm_(held, limit or math.inf, total)
+    for parameter, norm in zip(held, norms.tolist(), strict=True):
+        if norm == 0:
+            parameter.grad = None
+    return total
 
 
 def build_optimizer(name: str, module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -8,6 +8,14 @@ from distill.rundir import RunDir
 from distill.scores import Scores
 
 
+APART = 1_000_003  # the seeds of two stages that follow one another
+
+
+def seed_of(seed: int, number: int) -> int:
+    """Of stage `number` of a run with `seed`: each has an order and dropout of its own, the first the run's."""
+    return seed + number * APART
+
+
 @dataclass(frozen=True)
 class Stages:
     """Runs below `home`, made with the settings `cfg`. `facts`: what all of them read; `unread`: the settings that a kind of stage does not

@@ -63,7 +63,10 @@ def attention(query_BHLd: Tensor, key_BHLd: Tensor, value_BHLd: Tensor, mask: Te
 
 def attend_dropping(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, dropout: float = 0.0,
                     scaling: float | None = None, **others) -> tuple[Tensor, None]:
-    """attention() as transformers calls it: context [B, L, H, d], and no probabilities."""
+    """attention() as transformers calls it: context [B, L, H, d], and no probabilities. Of several query heads that share one of keys
+    and values, each gets its own."""
+    if (shared := getattr(module, "num_key_value_groups", 1)) > 1:
+        key, value = (states.repeat_interleave(shared, dim=1) for states in (key, value))
     return attention(query, key, value, attention_mask, dropout, scaling).transpose(1, 2).contiguous(), None
 
 

@@ -43,7 +43,7 @@ def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: str) -> Tensor:
         return hidden_BTD[:, 1]
     if pooling == TOKENS:
         return hidden_BTD
-    weight_BT1 = attention_mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
+    weight_BT1 = attention_mask_BT.unsqueeze(-1).float()  # half precision counts no further than 256
     return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)
 
 

@@ -4,8 +4,9 @@ import copy
 import re
 from typing import TypeVar
 
+import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig
 
 from models.encoder import Encoder
 from models.layers import layer_stack
@@ -41,11 +42,19 @@ def is_layer_spec(spec: str) -> bool:
 
 
 def truncate(encoder: Kind, layers: tuple[int, ...]) -> Kind:
-    """A copy of `encoder` that keeps only `layers`, all weights (heads and adaptor included) copied, none shared."""
+    """A copy of `encoder` that keeps only `layers`, all weights (heads and adaptor included) copied, none shared. ValueError where no
+    configuration describes them: a checkpoint of them could not be read again."""
     student = copy.deepcopy(encoder)
     owner, name = layer_stack(student.backbone)
     setattr(owner, name, nn.ModuleList(getattr(owner, name)[layer] for layer in layers))
     keep_layers(student.config, layers)
+    with torch.device("meta"):
+        described: nn.Module = AutoModel.from_config(student.config)
+    expected, found = ({parameter for parameter, _ in getattr(*layer_stack(backbone)).named_parameters()} for backbone in (described, student.backbone))
+    if expected != found:
+        raise ValueError(f"layers {', '.join(map(str, layers))} of this {student.config.model_type} model cannot stand alone: its layers differ, "
+                         f"and as numbered anew they would have other weights ({', '.join(sorted(expected ^ found)[:3])}); keep its first ones, "
+                         "with truncate:N")
     return student
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model
+from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model, EuroBertConfig, EuroBertModel
 
 from models.attention import use_fast_attention
 from models.dropout import Dropout, attention, dropout
@@ -81,7 +81,9 @@ def test_probabilities_are_dropped_and_their_sum_keeps_its_mean():
 @pytest.mark.parametrize("model", [
     lambda: BertModel(BertConfig(**SHAPE, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2)),
     lambda: DebertaV2Model(DebertaV2Config(**SHAPE, relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"], type_vocab_size=0,
-                                           hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2))], ids=["bert", "deberta"])
+                                           hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2)),
+    lambda: EuroBertModel(EuroBertConfig(**SHAPE, num_key_value_heads=1, pad_token_id=0, bos_token_id=1, eos_token_id=1, mask_token_id=1,
+                                         attention_dropout=0.2))], ids=["bert", "deberta", "shared keys"])
 def test_an_encoder_gives_the_same_states_in_evaluation_others_in_training_and_an_ordinary_config(model, tmp_path):
     theirs = model().eval()
     ours = use_fast_attention(copy.deepcopy(theirs))

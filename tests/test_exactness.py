@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from functools import partialmethod
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ class Recorder(torch.optim.SGD):
         self.found = None
 
     def step(self):
-        self.found = [parameter.grad.clone() for group in self.param_groups for parameter in group["params"]]
+        self.found = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone() for group in self.param_groups for parameter in group["params"]]
 
 
 def engine_gradient(monkeypatch, path, folder, kind, **changed) -> torch.Tensor:
@@ -179,6 +180,19 @@ def test_a_gradient_that_is_no_number_stops_although_the_loss_is_finite(tiny_ber
     with pytest.raises(NonFiniteLossError, match="gradient norm (inf|nan)"):
         parts.train(tmp_path)
     assert all(torch.equal(before[name], tensor) for name, tensor in parts.student.state_dict().items())
+
+
+def test_a_gradient_that_no_scale_makes_finite_stops_a_run_in_half_precision():
+    module = nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    run = SimpleNamespace(module=module, optimizer=optimizer, step=40, scaler=torch.amp.GradScaler("cpu", init_scale=2.0 ** -12))
+    module.weight.register_hook(lambda grad: grad * float("nan"))
+    before = module.weight.detach().clone()
+    with pytest.raises(NonFiniteLossError, match="step 41: .*not finite at any scale"):
+        for _ in range(4):
+            run.scaler.scale(module(torch.ones(2, 3)).sum()).backward()
+            engine._update(run, {"ce": torch.tensor(1.0)}, SimpleNamespace(fp16=True, max_grad_norm=1.0))
+    assert torch.equal(module.weight, before) and run.scaler.get_scale() == 2.0 ** -15
 
 
 def test_the_gradient_is_clipped_over_the_whole_step(tiny_bert, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from models.checkpoint import load_encoder
 from models.encoder import Encoder, TaskInfo
 from models.exits import TwoExits, outline
 from models.heads import ClassificationHead
+from models.truncate import truncate
 from models.weights import parameter_counts, read_tensors
 from tests.training import encoder, self_teaching_words, two_exits
 
@@ -102,3 +103,9 @@ def test_an_encoder_with_a_norm_above_its_layers_is_refused(tiny_bert):
         TwoExits(Encoder(ModernBertModel(config), ClassificationHead(32, 2, "gelu", 0.0), INFO, None), 2)
 
 
+def test_layers_that_no_configuration_describes_are_not_cut_out():
+    config = ModernBertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64, pad_token_id=0)
+    whole = Encoder(ModernBertModel(config), ClassificationHead(32, 2, "gelu", 0.0), INFO, None)
+    assert truncate(whole, (0, 1)).depth == 2
+    with pytest.raises(ValueError, match=r"layers 1, 3 of this modernbert model cannot stand alone.*attn_norm.weight.*truncate:N"):
+        truncate(whole, (1, 3))

@@ -76,6 +76,11 @@ def test_pooling_ignores_padding(pooling):
     torch.testing.assert_close(pool(hidden, mask, pooling)[1], pool(hidden[1:, :3], mask[1:, :3], pooling)[0])
 
 
+def test_the_mean_counts_its_tokens_in_float32():
+    hidden = torch.ones(1, 301, 2, dtype=torch.bfloat16)
+    assert pool(hidden, torch.ones(1, 301, dtype=torch.long), "mean").tolist() == [[1.0, 1.0]]
+
+
 def test_each_pooling_reads_the_position_it_says():
     hidden = torch.arange(8.0).reshape(1, 4, 2)
     mask = torch.tensor([[1, 1, 1, 0]])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.optim import OPTIMIZERS, TOGETHER, RangerAdaBelief, buckets, build_optimizer
+from distill.optim import OPTIMIZERS, TOGETHER, RangerAdaBelief, buckets, build_optimizer, clip_gradients
 
 STEPS = 16
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -117,6 +117,32 @@ def test_a_parameter_without_gradient_stays_as_it_is():
     used.grad = torch.ones(2)
     optimizer.step()
     assert unused.tolist() == [1.0, 1.0] and used[0] < 1
+
+
+def test_gradients_are_clipped_as_torch_clips_them_and_what_nothing_read_is_left_alone():
+    own, theirs = ([nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(2))] for _ in range(2))
+    for parameters in (own, theirs):
+        for parameter, grad in zip(parameters, (torch.full((3, 2), 2.0), torch.tensor([0.0, 0.0, 0.0, 3.0]), torch.zeros(2)), strict=True):
+            parameter.grad = grad.clone()
+    assert torch.equal(clip_gradients(own, 1.0), nn.utils.clip_grad_norm_(theirs, 1.0)) and own[2].grad is None
+    assert all(torch.equal(one.grad, other.grad) for one, other in zip(own[:2], theirs, strict=False))
+    assert clip_gradients(own, 0.0) == pytest.approx(1.0) and own[1].grad[3] == theirs[1].grad[3], "0 never clips"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_that_do_not_read_a_parameter_do_not_enlarge_its_first_steps(name):
+    grads = torch.randn(30, 6, 3, generator=torch.Generator().manual_seed(0))
+    moved = []
+    for idle in (0, 500):
+        module = nn.ParameterDict({"read": nn.Parameter(torch.zeros(6, 3)), "other": nn.Parameter(torch.zeros(1))})
+        optimizer = build_optimizer(name, module, 1e-3, 0.01)
+        for step in range(idle + len(grads)):
+            module["other"].grad = torch.ones(1)
+            module["read"].grad = grads[step - idle].clone() if step >= idle else torch.zeros(6, 3)
+            clip_gradients(module.parameters(), 0.0)
+            optimizer.step()
+        moved.append(module["read"].detach())
+    assert torch.equal(*moved)
 
 
 def test_adamw_decays_matrices_and_neither_biases_nor_layer_norms():

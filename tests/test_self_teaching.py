@@ -15,6 +15,7 @@ from distill.__main__ import main
 from distill.recipes import self_teaching
 from distill.recipes.self_teaching import Config, SelfTeaching, default_preset, parse_schedule
 from distill.rundir import RunDir
+from distill.stages import APART
 from models.exits import TwoExits
 from tests.training import (
     Parts,
@@ -126,13 +127,13 @@ def test_a_schedule_that_cannot_be_is_refused_in_one_line(spec, tiny_bert, tiny_
 @pytest.fixture(scope="module")
 def gradual(tiny_bert, tiny_glue, tmp_path_factory) -> dict:
     """An undisturbed run 4 -> 3 -> 1, dropout on, and the network with which each of its stages began."""
-    out, begun = tmp_path_factory.mktemp("gradual"), []
+    out, begun, seeds = tmp_path_factory.mktemp("gradual"), [], []
     with pytest.MonkeyPatch.context() as monkeypatch, exact_arithmetic():
         fit = self_teaching.fit_on_task
         monkeypatch.setattr(self_teaching, "fit_on_task", lambda student, *rest: begun.append(
-            {name: tensor.clone() for name, tensor in student.state_dict().items()}) or fit(student, *rest))
+            {name: tensor.clone() for name, tensor in student.state_dict().items()}) or seeds.append(rest[4].seed) or fit(student, *rest))
         assert main(self_teaching_words(tiny_bert, "STS-B", tiny_glue, out, "--schedule", "4,3,1")) == 0
-    return {"out": out, "stage": out / "stage-4-3", "begun": begun}
+    return {"out": out, "stage": out / "stage-4-3", "begun": begun, "seeds": seeds}
 
 
 def test_a_stage_begins_as_the_student_that_the_stage_before_it_exported_and_its_head_is_promoted(gradual):
@@ -168,6 +169,7 @@ def test_every_stage_is_a_run_of_its_own(gradual):
     assert {line: stage[line] for line in stage if line not in ("schedule", "output_dir")} == {
         line: out[line] for line in out if line not in ("schedule", "output_dir")}
     assert json.loads((gradual["stage"] / "origin.json").read_text())["data"].keys() == {"train", "dev"}
+    assert gradual["seeds"] == [out["seed"], out["seed"] + APART], "each with an order of its own"
     seconds = [json.loads((gradual[name] / "scores.json").read_text())["seconds"] for name in ("stage", "out")]
     assert seconds[0] == pytest.approx(RunDir(gradual["stage"]).logged_seconds(), abs=0.06)
     assert RunDir(gradual["out"]).logged_seconds() > RunDir(gradual["stage"]).logged_seconds(), "the last stage's clock goes on"
@@ -212,3 +214,9 @@ def test_an_evaluation_on_start_is_logged_leaves_no_trace_and_is_not_the_best(ti
 def test_the_settings_follow_from_the_width_of_the_model(width, preset, monkeypatch):
     monkeypatch.setattr(self_teaching, "load_config", lambda name: SimpleNamespace(hidden_size=width))
     assert default_preset({"model": "any"}) == preset
+
+
+@pytest.mark.parametrize("task", ["CoLA", "SST-2", "IMDb"])
+def test_the_preset_long_has_the_steps_of_three_small_stages(task):
+    short, long = ({**self_teaching.PRESET_DEFAULTS[preset], **self_teaching.PER_TASK[preset].get(task, {})} for preset in ("small", "long"))
+    assert long == {**short, "num_train_epochs": 3 * short["num_train_epochs"]}

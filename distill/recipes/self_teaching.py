@@ -34,6 +34,7 @@ from distill.recipes import finetune
 from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.splits import read_splits
+from distill.stages import seed_of
 from distill.task_fit import fit_on_task
 from distill.terms import Labels
 from models.checkpoint import load_encoder
@@ -64,6 +65,11 @@ class Config(finetune.Config):
         check_weights(self)
 
 
+def threefold(settings: dict) -> dict:
+    """`settings` with three times the epochs, where they name any."""
+    return {name: 3 * value if name == "num_train_epochs" else value for name, value in settings.items()}
+
+
 # base, large: Table 7 of the paper; its code: AdamW at a constant rate, without warm-up or clipping, mean
 # pooling, no dropout before the heads. Differs: biases and LayerNorm do not decay. STS-B, MNLI and WNLI have no published
 # settings. small: for minilm, finetune's own, in each stage. long: the steps of three such stages in one, the control of gradual
@@ -74,9 +80,9 @@ LARGE = {"RTE": {"learning_rate": 1e-5}, "MRPC": {"learning_rate": 2e-5}, "QNLI"
 PUBLISHED = {"learning_rate": 3e-6, "num_train_epochs": 10, "train_batch_size": 16, "lr_scheduler_type": "constant",
              "warmup_ratio": 0.0, "max_grad_norm": 0.0, "weight_decay": 0.01, "pooling": "mean", "head_dropout": 0.0}
 PER_TASK = {"base": BASE, "large": {task: BASE[task] | LARGE.get(task, {}) for task in BASE}, "small": finetune.PER_TASK["small"],
-            "long": {"SST-2": {**finetune.PER_TASK["small"]["SST-2"], "num_train_epochs": 3}}}
+            "long": {task: threefold(own) for task, own in finetune.PER_TASK["small"].items()}}
 PRESET_DEFAULTS = {"base": PUBLISHED, "large": PUBLISHED, "small": finetune.PRESET_DEFAULTS["small"],
-                   "long": {**finetune.PRESET_DEFAULTS["small"], "num_train_epochs": 9}}
+                   "long": threefold(finetune.PRESET_DEFAULTS["small"])}
 
 
 facts = finetune.facts
@@ -141,14 +147,19 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     run_dir.begin(cfg, read)
     *before, (_, last) = stages
     logger.info("student: %d parameters (%d in embeddings)", *parameter_counts(outline(network, last).state_dict()))
-    for above, below in before:
+    for number, (above, below) in enumerate(before):
         place = run_dir.stage(f"{above}-{below}")
         if not place.is_done():
             place.begin(replace(cfg, output_dir=str(place.path), schedule=f"{above},{below}"), read)
-            place.finish_stage(fit_stage(network, below, cfg, task, place, train, evaluation).to_json())
+            place.finish_stage(fit_stage(network, below, of_stage(cfg, number), task, place, train, evaluation).to_json())
         network = load_encoder(place.best)
         read = {**read, "stage before": fingerprint(place.best)}
-    return fit_stage(network, last, cfg, task, run_dir, train, evaluation)
+    return fit_stage(network, last, of_stage(cfg, len(before)), task, run_dir, train, evaluation)
+
+
+def of_stage(cfg: Config, number: int) -> Config:
+    """The settings of stage `number`, which has an order of the examples and dropout of its own."""
+    return replace(cfg, seed=seed_of(cfg.seed, number))
 
 
 def fit_stage(network: Encoder, layer: int, cfg: Config, task: Task, run_dir: RunDir, train: EncodedDataset,

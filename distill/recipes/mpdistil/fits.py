@@ -23,7 +23,7 @@ from distill.recipes import finetune
 from distill.recipes.mpdistil.settings import Config
 from distill.rundir import RunDir
 from distill.scores import Scores
-from distill.stages import Stages
+from distill.stages import Stages, seed_of
 from distill.task_fit import fit_on_task
 from distill.teacher import LiveTeacher
 from distill.teacher_cache import cache_key, cached_teacher
@@ -36,7 +36,6 @@ from models.truncate import parse_layers, truncate
 from models.weights import fingerprint
 
 QUIZ = "quiz"
-ROUNDS_APART = 1_000_003  # between the seeds of two rounds
 CONSTANT = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0, "warmup_steps": 0}
 
 
@@ -47,11 +46,6 @@ class Data:
     train: EncodedDataset
     quiz: EncodedDataset
     evaluation: Mapping[str, EncodedDataset]
-
-
-def _seed(cfg: Config, number: int) -> int:
-    """Of round `number`: each has an order and dropout of its own, the first the run's."""
-    return cfg.seed + number * ROUNDS_APART
 
 
 def _ending(cfg: Config, number: int) -> str:
@@ -88,7 +82,7 @@ def fit_student_and_meta(cfg: Config, task: Task, teacher: RunDir, read: Mapping
 def _student_stage(cfg: Config, task: Task, signal: RunDir, student: Encoder, checksum: str, data: Data, stages: Stages, number: int) -> RunDir:
     """The second fit: the student, on labels, soft targets and [CLS] states of the run `signal`'s best model. `checksum`: the
     student's, where it has been trained."""
-    stage = stage_config(cfg, num_train_epochs=1 if cfg.in_turns else cfg.num_train_epochs, seed=_seed(cfg, number))
+    stage = stage_config(cfg, num_train_epochs=1 if cfg.in_turns else cfg.num_train_epochs, seed=seed_of(cfg.seed, number))
     return stages.run(f"student{_ending(cfg, number)}", lambda run_dir: _fit_student(stage, cfg, task, student, signal, data, run_dir),
                       teacher=fingerprint(signal.best), student=checksum)
 
@@ -97,7 +91,7 @@ def _meta_stage(cfg: Config, task: Task, meta: RunDir, student: Encoder, checksu
                 stages: Stages, number: int) -> RunDir:
     """The third fit: the last layer of the run `meta`'s best model, on the quiz, with or against `student`."""
     stage = stage_config(cfg, num_train_epochs=1 if cfg.in_turns else cfg.meta_epochs, max_steps=0, learning_rate=cfg.meta_learning_rate,
-                         seed=_seed(cfg, number), **CONSTANT)
+                         seed=seed_of(cfg.seed, number), **CONSTANT)
     return stages.run(f"meta{'-competing' if cfg.use_comp_loss else ''}{_ending(cfg, number)}",
                       lambda run_dir: _fit_meta(stage, cfg, task, load_encoder(meta.best), student, read, data, run_dir),
                       teacher=fingerprint(meta.best), student=checksum)

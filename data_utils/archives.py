@@ -40,14 +40,16 @@ def extract_tar(archive: Path, target: Path) -> None:
             roots = sorted({parts[0] for _, parts in found if parts})
             if len(roots) != 1:
                 raise ValueError(f"{archive}: expected one folder, found {', '.join(roots) or 'nothing'}; nothing is unpacked")
-            inner = [member.replace(name="/".join(parts[1:]), deep=False) for member, parts in found if parts[1:]]
-            for member in inner:
+            for member, parts in found:
                 if not (member.isfile() or member.isdir()):
                     raise ValueError(f"{archive}: the member {member.name!r} is not a file; nothing is unpacked")
-                tarfile.data_filter(member, str(target))
-            for member in inner:
-                opened.extract(member, target, filter="data")
-    except tarfile.FilterError as error:
-        raise ValueError(f"{archive}: a member leads out of its folder ({error}); nothing is unpacked") from error
+                if ".." in parts or member.name.startswith("/") or set("\\:") & set(member.name):
+                    raise ValueError(f"{archive}: the member {member.name!r} leads out of its folder; nothing is unpacked")
+            for member, parts in found:
+                place = target.joinpath(*parts[1:])
+                (place if member.isdir() else place.parent).mkdir(parents=True, exist_ok=True)
+                if member.isfile():
+                    with opened.extractfile(member) as source, place.open("wb") as copy:
+                        shutil.copyfileobj(source, copy)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{archive}: not a sound tar archive ({error}); remove it and run this again") from error

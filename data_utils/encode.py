@@ -52,12 +52,14 @@ class EncodedDataset:
     def take(self, rows: np.ndarray) -> "EncodedDataset":
         """The examples `rows`, in that order."""
         sequences = expand(rows, self.choices)
-        lengths = self.lengths[sequences]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        place = np.repeat(self.offsets[sequences] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return EncodedDataset(self.uid[rows], self.ids[place], offsets, self.second[sequences], self.target[rows],
-                              *(None if array is None else array[rows] for array in (self.group, self.credit)), self.choices,
-                              None if self.places is None else self.places[place], self.questions)
+        kept = [slice(start, end) for start, end in zip(self.offsets[sequences], self.offsets[sequences + 1], strict=True)]
+
+        def of_tokens(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else np.concatenate([array[:0], *(array[part] for part in kept)])
+
+        return EncodedDataset(self.uid[rows], of_tokens(self.ids), np.concatenate([[0], np.cumsum(self.lengths[sequences])]), self.second[sequences],
+                              self.target[rows], *(None if array is None else array[rows] for array in (self.group, self.credit)), self.choices,
+                              of_tokens(self.places), self.questions)
 
     @property
     def labelled(self) -> bool:

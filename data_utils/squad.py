@@ -25,6 +25,9 @@ def rows(record: Mapping) -> Iterator[Fields]:
 
 
 def _row(context: str, question: Mapping, answers) -> Fields:
+    for name, text in (("context", context), ("question", question["question"])):
+        if type(text) is not str:
+            raise ValueError(f"question {question['id']}: expected a text as its {name}, found {text!r}")
     return {"id": str(question["id"]), "question": question["question"], "context": context, "answers": json.dumps(list(answers))}
 
 

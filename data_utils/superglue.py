@@ -24,8 +24,8 @@ GAP = "@placeholder"
 
 
 def flat(record: Mapping) -> Iterator[Fields]:
-    """One row, its values as strings: true and false as JSON spells them."""
-    yield {name: spelled(value) for name, value in record.items()}
+    """One row, its values as strings: true and false as JSON spells them; null is no value."""
+    yield {name: spelled(value) for name, value in record.items() if value is not None}
 
 
 def spelled(value) -> str:
@@ -65,6 +65,7 @@ def record_rows(record: Mapping) -> Iterator[Fields]:
 
 
 def _candidates(passage: str, query: str, entities: list[str], answers: list[str] | None, index: int) -> Iterator[Fields]:
+    passage = passage.replace("\n@highlight\n", " ")  # here: all candidates hold one string
     for entity in dict.fromkeys(entities):
         fields = {"passage": passage, "query": query, "entity": entity, "query_idx": str(index)}
         if answers:
@@ -116,7 +117,7 @@ def record_texts(fields: Fields) -> tuple[str, str]:
     """The passage; the query with the entity in its gap."""
     if GAP not in fields["query"]:
         raise ValueError(f"expected {GAP} in column 'query', found {fields['query'][:80]!r}")
-    return fields["passage"].replace("\n@highlight\n", " "), fields["query"].replace(GAP, fields["entity"])
+    return fields["passage"], fields["query"].replace(GAP, fields["entity"])
 
 
 def _marked(text: str, start: int, end: int) -> str:

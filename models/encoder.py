@@ -114,10 +114,11 @@ class Encoder(Trunk):
         return pooled_BD
 
     def answer(self, head: ClassificationHead | SpanHead, pooled_BD: Tensor, batch) -> Tensor:
-        """Logits of the examples from the pooled states of their sequences: [B, C], or [B, T, C] for answers in a text."""
+        """Logits of the examples from the pooled states of their sequences: [B, C], or [B, T, C] for answers in a text. One of a batch of
+        single texts, as a corpus has them, is a choice by itself."""
         if self.info.spans:
             return head(pooled_BD).masked_fill(batch.attention_mask[..., None] == 0, PADDING_LOGIT)
-        return head(pooled_BD).view(-1, self.info.num_logits)
+        return head(pooled_BD).view(len(batch), -1)
 
     def forward(self, batch) -> Outputs:
         hidden = self.encode(batch)

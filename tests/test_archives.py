@@ -62,8 +62,8 @@ def test_all_means_what_can_be_fetched(server, tmp_path):  # noqa: F811
     (tarred({}), "expected one folder, found nothing"),
     (tarred({**REVIEWS, "other/x.txt": "x"}), "expected one folder, found aclImdb, other"),
     (tarred({"/tmp/evil.txt": "x", **REVIEWS}), "expected one folder, found /, aclImdb"),
-    (tarred({**REVIEWS, "aclImdb/../../evil.txt": "x"}), "a member leads out of its folder"),
-    (tarred(REVIEWS, ("aclImdb/train/unsup", "/etc")), "the member 'train/unsup' is not a file"),
+    (tarred({**REVIEWS, "aclImdb/../../evil.txt": "x"}), "leads out of its folder"),
+    (tarred(REVIEWS, ("aclImdb/train/unsup", "/etc")), "the member 'aclImdb/train/unsup' is not a file"),
     (tarred({"aclImdb/train/neg/0_3.txt": "x"}), "expected a folder with the reviews of the class 'pos', found none")],
     ids=["text", "cut off", "empty", "two folders", "an absolute path", "a path that leads out", "a link", "a class missing"])  # bytes hold the time
 def test_a_damaged_or_hostile_archive_leaves_nothing_behind(content, message, tmp_path, capsys):

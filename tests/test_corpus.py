@@ -55,10 +55,10 @@ def test_of_aclimdb_the_reviews_are_text_and_the_lists_of_addresses_beside_them_
     for name, text in {"neg/0_3.txt": "bad<br /><br />film", "pos/0_9.txt": "good", "unsup/0_0.txt": "day", "urls_neg.txt": "http://a", "urls_unsup.txt": "http://b",
                        "labeledBow.feat": "0 9:1"}.items():
         written(tmp_path / "aclImdb/train", name, text)
-    written(tmp_path, "aclImdb/README", "about")
+    written(tmp_path / "aclImdb", "README", "about"), written(tmp_path / "aclImdb", "imdbEr.txt", "0.049")
     with caplog.at_level("INFO"):
         assert documents_of(tmp_path / "aclImdb") == documents_of(tmp_path / "aclImdb/train") == ["bad  film", "good", "day"]
-    assert "3 of 6 files are left out" in caplog.text and "beside folders of reviews (neg, pos): labeledBow.feat, urls_neg.txt, urls_unsup.txt" in caplog.text
+    assert "5 of 8 files are left out" in caplog.text and "3 of 6 files are left out" in caplog.text and "beside folders of reviews (neg, pos): labeledBow.feat, urls_neg.txt, urls_unsup.txt" in caplog.text
     assert review_text({"text": "bad<br /><br />film"}) == ("bad  film",), "as fine-tuning reads it"
 
 

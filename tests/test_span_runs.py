@@ -69,6 +69,12 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(squad, tiny_bert, tmp_pat
     assert one == other
 
 
+def test_senses_of_questions_need_no_windows(span_teachers, squad, tmp_path):
+    assert run("senses", "build", "SQuAD", "--teacher", span_teachers["SQuAD", "bert"], "--data_dir", squad, "--output_dir", tmp_path, "--num_senses", 2,
+               "--max_length", 48, "--bf16", False) == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["coverage"]["dev"] > 0.9
+
+
 def test_self_teaching_cuts_a_network_that_answers_in_a_text(squad, tiny_bert, tmp_path):
     assert run("train", "self_teaching", "SQuAD", "--model", tiny_bert, "--data_dir", squad, "--output_dir", tmp_path, "--max_steps", 4, "--bf16", False, *CUT) == 0
     student, dataset = dev(tmp_path / "best", squad)

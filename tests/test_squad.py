@@ -78,6 +78,7 @@ def test_the_hub_gives_the_same_questions(tmp_path, monkeypatch):
     (changed([*FIRST, 0, "answers", 1, "answer_start"], -3), "question q1: expected the answer 'Lee' at letter -3"),
     (changed([*FIRST, 0, "answers", 0, "answer_start"], "0"), "question q1: expected a text and a whole number as an answer, found 'Ann Lee' and '0'"),
     (changed([*FIRST, 1, "answers"], []), r"data\[0\].paragraphs\[0\], question q2: expected an answer, found none or an empty one \(1 such questions of 3\)"),
+    (changed([*FIRST, 1, "question"], None), r"data\[0\].paragraphs\[0\]: question q2: expected a text as its question, found None"),
     (changed([*FIRST, 1, "question"], " "), "expected a text in column 'question', found an empty one")])
 def test_what_is_malformed_is_refused_with_file_and_place(content, expected, tmp_path):
     with pytest.raises(ValueError, match=expected) as found:

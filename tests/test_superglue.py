@@ -124,6 +124,7 @@ MALFORMED = [
     ("wsc", {**WSC, "target": {**WSC["target"], "span2_index": 30}}, r"val\.jsonl:1: expected a word index below 9 in column 'span2_index', found 30"),
     ("wsc", {**WSC, "target": {**WSC["target"], "span2_text": " "}}, r"val\.jsonl:1: expected a text in columns 'span1_text' and 'span2_text'"),
     ("record", {**RECORD, "qas": [{**RECORD["qas"][0], "query": "who"}]}, r"val\.jsonl:1: expected @placeholder in column 'query', found 'who'"),
+    ("boolq", {"question": None, "passage": "It.", "label": True}, r"val\.jsonl:1: expected the columns \['question', 'passage', 'label'\], found \['passage', 'label'\]"),
     ("record", {**RECORD, "qas": [{"query": "@placeholder", "idx": 4}]}, r"val\.jsonl:1: expected the columns .*'label'"),
 ]
 
@@ -139,6 +140,12 @@ def test_a_file_that_is_not_there_is_said_with_all_its_names(tmp_path):
     (tmp_path / "COPA").mkdir()
     with pytest.raises(ValueError, match=r"expected .*COPA/val\.jsonl or dev\.tsv, which is not there; fetch it: .* --tasks COPA"):
         read_examples(get_task("copa"), "dev", tmp_path)
+
+
+def test_a_table_has_no_place_for_the_answers_to_record(tmp_path):
+    put(tmp_path, "record", "dev.tsv", "passage\tquery\tentity\tquery_idx\tlabel\na\t@placeholder\ta\t0\t1\n")
+    with pytest.raises(ValueError, match=r"expected .*ReCoRD/val\.jsonl, which is not there"):
+        read_examples(get_task("record"), "dev", tmp_path)
 
 
 def test_the_pronoun_that_is_marked_is_the_one_at_the_index():

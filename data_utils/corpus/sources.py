@@ -107,7 +107,7 @@ class HubRows:
     def _lines(self, position: int) -> Iterator[tuple[int, bytes]]:
         for start in range(position, len(self.dataset), ROWS):
             for row, text in enumerate(self.dataset[start:start + ROWS][TEXT_COLUMN], start):
-                yield row, " ".join(text.splitlines()).encode() + b"\n"
+                yield row, " ".join((text or "").splitlines()).encode() + b"\n"
 
 
 def find_sources(names: Sequence[str], documents: str | None) -> list[Source]:
@@ -139,6 +139,7 @@ def _rule(name: str, plain: str) -> str:
 def _in_folder(folder: Path, documents: str) -> list[TextFile]:
     paths = [path for path in folder.rglob("*") if path.is_file()]
     lists = {place for place in {path.parent for path in paths} if all((place / name).is_dir() for name in CLASSES)}
+    lists |= {place.parent for place in lists}  # aclImdb/ with the words and their ratings
     files = sorted(path.relative_to(folder).as_posix() for path in paths)
     text = [name for name in files if (folder / name).parent not in lists and (name.endswith(TEXT_ENDING) or WIKITEXT.fullmatch(Path(name).name))]
     other = sorted(set(files) - set(text))

@@ -87,9 +87,12 @@ def data_fingerprint(task: Task, split: str, data_dir: str | Path = DEFAULT_DATA
     part = task.split(split)
     folder = _folder_or_demo(task, data_dir)
     if folder is None:
-        examples = [[example.uid, example.texts, example.answers if task.spans else example.target]
-                    for example in read_examples(task, split, data_dir)]
-        return hashlib.sha256(json.dumps(examples).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for number, example in enumerate(read_examples(task, split, data_dir)):
+            row = [example.uid, example.texts, example.answers if task.spans else example.target]
+            digest.update(f"{', ' if number else '['}{json.dumps(row)}".encode())
+        digest.update(b"]")
+        return digest.hexdigest()
     digests = [source_fingerprint(task, path) for path in _source_files(task, part, folder)]
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join([*digests, split]).encode()).hexdigest()
 

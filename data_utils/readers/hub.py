@@ -75,7 +75,9 @@ def reachable() -> bool:
 def answers() -> bool:
     """Whether the Hub (or the proxy before it) accepts a connection. `datasets` alone retries for minutes where nothing answers."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    url = urllib.parse.urlsplit(urllib.request.getproxies().get("https") or endpoint)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get("https") or proxies.get("all")
+    url = urllib.parse.urlsplit((proxy if "://" in proxy else f"http://{proxy}") if proxy else endpoint)  # as huggingface_hub reads them
     answered = threading.Event()
 
     def probe() -> None:

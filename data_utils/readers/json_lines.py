@@ -30,6 +30,8 @@ def record_rows(task: Task, part: Split, record: Mapping, where: str) -> Iterato
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: expected a record of {task.name} as its official files have it, found {str(record)[:80]} "
                          f"({type(error).__name__}: {error})") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     for fields in found:
         if not set(needed) <= set(fields):
             raise ValueError(f"{where}: expected the columns {needed}, found {list(fields)}")

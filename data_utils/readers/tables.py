@@ -10,6 +10,7 @@ from pathlib import Path
 from data_utils.readers.rows import Row, download_command
 from data_utils.tasks import Split, Task
 
+INDEX = "idx"  # the column of a row's number, for a submission
 logger = logging.getLogger(__name__)
 
 
@@ -29,7 +30,7 @@ def rows(task: Task, part: Split, path: Path) -> Iterator[Row]:
         names, first = list(part.columns), 0
     if len(lines) == first:
         raise ValueError(f"{path}:1: expected rows below the header, found none; the file is incomplete")
-    short = []
+    kept, short = {*needed, INDEX}, []  # MNLI has parses beside its texts
     for number, line in enumerate(lines[first:], start=first + 1):
         fields = line.split("\t")
         if len(fields) < len(names) and task.ragged and part.labelled:
@@ -37,7 +38,7 @@ def rows(task: Task, part: Split, path: Path) -> Iterator[Row]:
         elif len(fields) != len(names):
             raise ValueError(f"{path}:{number}: expected {len(names)} tab-separated fields {names}, found {len(fields)}: {line[:80]!r}")
         else:
-            yield Row(f"{path}:{number}", dict(zip(names, fields)))
+            yield Row(f"{path}:{number}", {name: field for name, field in zip(names, fields) if name in kept})
     if short:
         logger.warning("%s: left out %d rows with fewer than %d fields, the first in line %d", path, len(short), len(names), short[0])
 

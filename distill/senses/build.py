@@ -68,6 +68,11 @@ class SenseConfig(Settings):
             raise ValueError(f"--cap {self.cap} is below --num_senses {self.num_senses}: there would be nothing to cluster")
 
 
+def text_order(teacher: Encoder, task: Task) -> list[int]:
+    """The order in which the teacher reads the texts of `task`, which is its own."""
+    return [task.texts.index(name) for name in teacher.info.texts] if set(teacher.info.texts) == set(task.texts) else []
+
+
 def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, provenance: dict[str, str]) -> SenseDictionary:
     """The sense dictionary of `teacher` over the corpus, also written to run_dir. Every rank returns it."""
     check_precision(cfg, workers.device())
@@ -78,7 +83,7 @@ def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, prove
     work = run_dir.path / "work"
 
     def tokenise(folder: Path) -> None:
-        tokenise_corpus(cfg.corpus, task, cfg.data_dir, teacher.tokenizer, cfg.max_length, teacher.config.vocab_size, folder)
+        tokenise_corpus(cfg.corpus, task, cfg.data_dir, teacher.tokenizer, cfg.max_length, teacher.config.vocab_size, folder, text_order(teacher, task))
 
     workers.on_main(lambda: (work / "corpus").exists() or write_folder(work / "corpus", tokenise))
     corpus, counts = open_corpus(work / "corpus")
@@ -89,11 +94,21 @@ def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, prove
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     centroids = mapped_array(work / "centroids.bin", (int(offsets[-1]), teacher.width), np.float16)
     cluster(cfg, states, sample.offsets, centroids, offsets, work)
+    _check_finite(centroids, offsets, teacher.tokenizer)
     facts = {f"corpus_{key}": str(value) for key, value in read_json(work / "corpus" / "corpus.json").items()}
     dictionary = SenseDictionary(torch.from_numpy(np.asarray(centroids)), torch.from_numpy(offsets),
                                  torch.from_numpy(counts.astype(np.int32)), {**provenance, "corpus": cfg.corpus, **facts})
     workers.on_main(lambda: dictionary.save(run_dir.path / FILE))
     return SenseDictionary.load(run_dir.path / FILE)
+
+
+def _check_finite(centroids: np.ndarray, offsets: np.ndarray, tokenizer) -> None:
+    """ValueError naming the types whose senses are no numbers."""
+    broken = [token for token, (start, end) in enumerate(zip(offsets, offsets[1:])) if not np.isfinite(centroids[start:end]).all()]
+    if broken:
+        raise ValueError(f"the teacher's hidden states of {len(broken)} types ({', '.join(tokenizer.convert_ids_to_tokens(broken[:5]))}) are not "
+                         "finite: it has diverged, or half precision has overflowed. Train it again, or build with --fp16 False --bf16 False "
+                         "in another --output_dir")
 
 
 def _resumable(parts: list[np.ndarray], work: Path, stage: str, states: MappedStates | DeviceStates,

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +21,19 @@ OF_TASKS = ("task", "glue")  # corpora that are train sets
 ROWS = 4096  # sequences that are counted and written together
 
 
-def corpus_texts(corpus: str, task: Task, data_dir: str) -> Iterator[Iterable[tuple[str, ...]]]:
+def corpus_texts(corpus: str, task: Task, data_dir: str, text_order: Sequence[int]) -> Iterator[Iterable[tuple[str, ...]]]:
     """The corpus as groups of rows with equally many texts.
 
-    `task`: the task's train set; `glue`: the train sets of the eight GLUE tasks that data_dir holds; else a file:
-    a JSON list of [text] or [text, text] (.json), or plain text, a sentence per line.
+    `task`: the task's train set, its texts in the order `text_order`; `glue`: the train sets of the eight GLUE tasks that data_dir holds;
+    else a file: a JSON list of [text] or [text, text] (.json), or plain text, a sentence per line.
     """
     if corpus in OF_TASKS:
-        yield from (_train_texts(entry, data_dir) for entry in _tasks(corpus, task, data_dir))
+        yield from (task_texts(entry, "train", data_dir, text_order if entry is task else ()) for entry in corpus_tasks(corpus, task, data_dir))
     elif Path(corpus).suffix == ".json":
         yield from _json_texts(Path(corpus))
+    elif Path(corpus).suffix == ".jsonl":
+        raise ValueError(f"--corpus {corpus}: expected plain text with a sentence on each line, or one JSON list of texts and pairs (.json), "
+                         "not JSON lines")
     else:
         yield _line_texts(Path(corpus))
 
@@ -40,17 +43,31 @@ def corpus_fingerprint(corpus: str, task: Task, data_dir: str) -> str:
     if corpus not in OF_TASKS:
         with _existing(Path(corpus)).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    digests = [data_fingerprint(entry, "train", data_dir) for entry in _tasks(corpus, task, data_dir)]
+    digests = [data_fingerprint(entry, "train", data_dir) for entry in corpus_tasks(corpus, task, data_dir)]
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
-def _tasks(corpus: str, task: Task, data_dir: str) -> list[Task]:
-    """Those whose train sets the corpus is."""
-    return [task] if corpus == "task" else [entry for entry in TASKS if entry.name in GLUE_CORPUS and has_split(entry, "train", data_dir)]
+def corpus_tasks(corpus: str, task: Task, data_dir: str) -> list[Task]:
+    """Those whose train sets the corpus is, ValueError where none is there; none where it is a file."""
+    if corpus != "glue":
+        return [task] if corpus == "task" else []
+    found = [entry for entry in TASKS if entry.name in GLUE_CORPUS and has_split(entry, "train", data_dir)]
+    if not found:
+        raise ValueError(f"--corpus glue: {data_dir} holds no train set of {', '.join(GLUE_CORPUS)}; fetch them: python3 "
+                         f"data_utils/download_glue_data.py --data_dir {data_dir}")
+    return found
 
 
-def _train_texts(task: Task, data_dir: str) -> list[tuple[str, ...]]:
-    return list(sequences(read_examples(task, "train", data_dir), task.num_choices or 1))
+def task_texts(task: Task, split: str, data_dir: str, text_order: Sequence[int] = ()) -> list[tuple[str, ...]]:
+    """The texts of every sequence of a split; of a pair in `text_order`, where one is given."""
+    texts = sequences(read_examples(task, split, data_dir), task.num_choices or 1)
+    return [tuple(row[i] for i in text_order) for row in texts] if text_order and not task.num_choices else list(texts)
+
+
+def split_tokens(task: Task, split: str, data_dir: str, tokenizer, max_length: int, text_order: Sequence[int]) -> np.ndarray:
+    """The token ids of a split, read as a corpus is."""
+    encoded = encode_texts(task_texts(task, split, data_dir, text_order), tokenizer, max_length)
+    return np.fromiter(itertools.chain.from_iterable(ids for ids, _ in encoded), np.int32)
 
 
 def _existing(path: Path) -> Path:
@@ -91,13 +108,13 @@ def _json_texts(path: Path) -> Iterator[list[tuple[str, ...]]]:
         yield [row for row in rows if len(row) == texts]
 
 
-def tokenise_corpus(corpus: str, task: Task, data_dir: str, tokenizer, max_length: int, vocabulary: int,
-                    folder: Path) -> None:
+def tokenise_corpus(corpus: str, task: Task, data_dir: str, tokenizer, max_length: int, vocabulary: int, folder: Path,
+                    text_order: Sequence[int] = ()) -> None:
     """Write ids.bin (int32), lengths.npy, second.npy, counts.npy [vocabulary] and corpus.json into `folder`."""
     counts, lengths, second = np.zeros(vocabulary, np.int64), [], []
     checksum = hashlib.sha256()
     with (folder / "ids.bin").open("wb") as file, bar(None, "tokenise", "sequence") as progress_bar:
-        for texts in corpus_texts(corpus, task, data_dir):
+        for texts in corpus_texts(corpus, task, data_dir, text_order):
             encoded = encode_texts(texts, tokenizer, max_length)
             while rows := list(itertools.islice(encoded, ROWS)):
                 ids = np.fromiter(itertools.chain.from_iterable(ids for ids, _ in rows), np.int32)

@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from data_utils.encode import EncodedDataset
 from distill.rundir import SaveError, sync
 from distill.senses import similarity_of
 from models.heads import SenseLookup
@@ -75,10 +74,10 @@ class SenseDictionary:
         table.update(self.centroids.numpy().tobytes())
         return table.hexdigest()[:16]
 
-    def coverage(self, dataset: EncodedDataset) -> float:
-        """Share of a dataset's tokens whose type has senses."""
-        tokens_of_type = np.bincount(dataset.ids, minlength=len(self.sizes))[:len(self.sizes)]
-        return float(tokens_of_type[self.sizes.numpy() > 0].sum() / len(dataset.ids))
+    def coverage(self, ids: np.ndarray) -> float:
+        """Share of these tokens whose type has senses."""
+        tokens_of_type = np.bincount(ids, minlength=len(self.sizes))[:len(self.sizes)]
+        return float(tokens_of_type[self.sizes.numpy() > 0].sum() / len(ids))
 
     def save(self, path: Path) -> None:
         """Write a safetensors file, whole or not at all."""

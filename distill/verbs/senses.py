@@ -10,10 +10,9 @@ from data_utils.readers import find_folder
 from data_utils.tasks import get_task
 from distill import workers
 from distill.config import parse
-from distill.evaluate import dev_splits
 from distill.rundir import RunDir, read_json
-from distill.senses.build import SenseConfig, build
-from distill.senses.corpus import corpus_fingerprint
+from distill.senses.build import SenseConfig, build, text_order
+from distill.senses.corpus import GLUE_CORPUS, corpus_fingerprint, corpus_tasks, split_tokens
 from distill.senses.dictionary import FILE, SenseDictionary
 from distill.senses.truth import Agreement, collect_occurrences, compare_layers, score_dictionary
 from models.checkpoint import load_encoder
@@ -68,12 +67,18 @@ def build_senses(task_name: str, cfg: SenseConfig) -> None:
         provenance = {"teacher": weights, "pooling": teacher.info.pooling, "task": task.name,
                       **{name: str(getattr(cfg, name)) for name in ("num_senses", "cap", "layer", "similarity", "max_length",
                                                                     "restarts", "seed")}}
+        if cfg.corpus == "glue":
+            read = [entry.name for entry in corpus_tasks(cfg.corpus, task, cfg.data_dir)]
+            provenance["corpus_tasks"] = ", ".join(read)
+            if missing := [name for name in GLUE_CORPUS if name not in read]:
+                logger.warning("--corpus glue: %s %s not in %s; senses are built from %s", " and ".join(missing), "is" if len(missing) == 1 else "are",
+                               cfg.data_dir, provenance["corpus_tasks"])
+        dev = {split: split_tokens(task, split, cfg.data_dir, teacher.tokenizer, cfg.max_length, text_order(teacher, task)) for split in task.dev_splits}
         dictionary = build(cfg, task, teacher, run_dir, provenance)
-        dev = dev_splits(teacher, task, cfg.data_dir) if task.dev_splits else {}
         if workers.is_main():
             run_dir.finish({"types": dictionary.types, "senses": len(dictionary.centroids), "bytes": dictionary.nbytes,
                             "teacher_bytes": teacher_bytes,
-                            "coverage": {split: dictionary.coverage(dataset) for split, dataset in dev.items()},
+                            "coverage": {split: dictionary.coverage(ids) for split, ids in dev.items()},
                             "seconds": round(time.monotonic() - started, 1)})
     if workers.is_main():
         shutil.rmtree(run_dir.path / "work", ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from distill.__main__ import main
 from distill.rundir import RunDir
 from distill.senses import build as building
 from distill.senses import states
-from distill.senses.build import SenseConfig, build
+from distill.senses.build import SenseConfig, _check_finite, build
 from distill.senses.corpus import corpus_texts, open_corpus, tokenise_corpus
 from distill.senses.dictionary import FILE, SenseDictionary
 from distill.senses.sample import Sample
@@ -132,14 +133,35 @@ def test_all_train_sets_are_those_that_a_reader_finds(made, tmp_path):
     (tmp_path / "glue/MRPC").mkdir()
     (tmp_path / "glue/MRPC/msr_paraphrase_train.txt").write_text("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t1\t2\ta\tb\n0\t3\t4\tc\td\n")
     (tmp_path / "glue/MRPC/dev_ids.tsv").write_text("3\t4\n")
-    found = list(corpus_texts("glue", get_task("CoLA"), str(tmp_path / "glue")))
+    found = list(corpus_texts("glue", get_task("CoLA"), str(tmp_path / "glue"), ()))
     assert len(found) == 2 and [("a", "b")] in found
+    (swapped,) = corpus_texts("task", get_task("MRPC"), str(tmp_path / "glue"), (1, 0))
+    assert swapped == [("b", "a")], "as a teacher reads them that was made so"
+
+
+def test_which_train_sets_all_are_is_said_and_stored(made, tmp_path, caplog, capsys):
+    with caplog.at_level(logging.WARNING):
+        facts = built(made, tmp_path / "out", "--corpus", "glue").provenance
+    assert facts["corpus_tasks"] == "CoLA, SST-2, MRPC, STS-B" and "MNLI and QNLI and QQP and RTE are not in " in caplog.text
+    (tmp_path / "empty").mkdir()
+    assert main(words(made, tmp_path / "none", "--corpus", "glue", "--data_dir", tmp_path / "empty")) == 1
+    assert "holds no train set of CoLA, MNLI" in capsys.readouterr().err
+
+
+def test_states_that_are_no_numbers_are_refused_with_their_types(made):
+    tokenizer = load_encoder(made / "teacher/best").tokenizer
+    centroids = np.ones((4, 2), np.float16)
+    centroids[3, 1] = np.inf
+    with pytest.raises(ValueError, match=r"of 1 types \(\[CLS\]\) are not finite"):
+        _check_finite(centroids, np.array([0, 1, 3, 4]), tokenizer)
+    _check_finite(centroids[:3], np.array([0, 1, 3]), tokenizer)
 
 
 @pytest.mark.parametrize("name, content, said", [
     ("none.txt", None, "no corpus"), ("empty.txt", b"\n \n", "has no text"), ("latin.txt", b"fine\ncaf\xe9\n", "latin.txt:2: expected UTF-8"),
     ("cut.json", b'[["a"], ["b"', "is not a JSON list"), ("empty.json", b"[]", "has no text"), ("three.json", b'[["a"], ["a", "b", "c"]]', "three.json: row 1: expected [text] or [text, text]"),
-    ("dict.json", b'{"a": 1}', "is not a JSON list"), ("numbers.json", b'[[1]]', "row 0")])
+    ("dict.json", b'{"a": 1}', "is not a JSON list"), ("numbers.json", b'[[1]]', "row 0"),
+    ("lines.jsonl", b'{"text": "fine"}', "not JSON lines")])
 def test_a_corpus_that_cannot_be_read_gives_one_line_and_leaves_nothing_half_written(name, content, said, made, tmp_path, capsys):
     if content is not None:
         (tmp_path / name).write_bytes(content)

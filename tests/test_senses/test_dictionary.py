@@ -43,7 +43,7 @@ def test_export_and_import_give_the_same_senses_back(tmp_path, capsys):
 def test_coverage_counts_tokens_whose_type_has_senses_without_a_table_of_them(monkeypatch):
     monkeypatch.setattr("distill.senses.dictionary.SenseLookup", None)
     one = SenseDictionary(torch.randn(5, 8).half(), torch.tensor([0, 2, 2, 5, 5]), torch.tensor([9, 0, 3, 0], dtype=torch.int32))
-    assert one.coverage(SimpleNamespace(ids=np.array([0, 2, 1, 3, 0, 0, 9, 4], np.int32))) == 4 / 8  # ids beyond the table have none
+    assert one.coverage(np.array([0, 2, 1, 3, 0, 0, 9, 4], np.int32)) == 4 / 8  # ids beyond the table have none
 
 
 @pytest.mark.parametrize("provenance, said", [({}, None), ({"imported from": "MRPC.kmeanspkl"}, None), ({"teacher": "abc", "layer": "-1"}, None),

@@ -70,9 +70,21 @@ class Grouped:
         return sorted(self.errors, key=lambda column: tasks.index(column[0]))
 
 
+def check_comparable(records: Sequence[Record]) -> None:
+    """ValueError where a split was scored in several versions of its task, or as several data."""
+    known: dict[tuple, object] = {}
+    for record in records:
+        split = record.split.partition(",")[0]
+        for what, value in (("versions", record.task_version), ("data, by their checksums", record.data)):
+            first = known.setdefault((record.task, split, what), value) if value else value
+            if value != first:
+                raise ValueError(f"the table {record.table} has scores on {record.task} {split} of several {what}: {first}, and {value} (row "
+                                 f"{record.row}, seed {record.seed}, id {record.id}); make the older ones again, or remove their lines")
+
+
 def grouped(records: Sequence[Record]) -> Grouped:
-    """ValueError where a column would hold scores on several versions of a task, or on several data."""
-    found, scored_on = Grouped({}, {}, {name: {} for name in FACTS}, {}), {}
+    check_comparable(records)
+    found = Grouped({}, {}, {name: {} for name in FACTS}, {})
     for record in records:
         split, comma, reading = record.split.partition(",")
         column, row = (record.task, split, record.metric), f"{record.row}{comma}{reading}"
@@ -81,12 +93,6 @@ def grouped(records: Sequence[Record]) -> Grouped:
         of_row = found.selected.setdefault(row, {})
         if record.selected_on or record.evaluations:
             of_row.setdefault(record.selected_on, set()).add(record.evaluations)
-        for what, known in (("versions", record.task_version), ("data, by their checksums", record.data)):
-            first = scored_on.setdefault((column[:2], what), known) or known
-            if known and known != first:
-                raise ValueError(f"the table {record.table} has scores on {record.task} {split} of several {what}: {first}, and {known} (row {row}, "
-                                 f"seed {record.seed}, id {record.id}); make the older ones again, or remove their lines")
-            scored_on[column[:2], what] = first
         found.errors.setdefault(column, []).append(record.stderr)
         for name, known in found.facts.items():
             known.setdefault(row, set()).add(getattr(record, name))
@@ -108,8 +114,8 @@ def table(records: Sequence[Record], baseline: str = "", teacher: str = "") -> s
     With the name of a row as `baseline`, what is better than it beyond chance is bold: Difference.is_gain of the difference paired by
     seed, since records hold no predictions. With one as `teacher`, a column says what is kept of it. Where the records know it, columns
     say on which split models were selected, of how many evaluations (the best of many flatters the split that selected), and how long
-    pre-training was; a split that selected them all is named under the table. The last row, unless
-    policies are all that there is: the standard error of one score, the median over the records.
+    pre-training was; a split that selected them all is named under the table. The last row, unless policies are all that there is: the
+    standard error of one score, the median over the records.
     """
     found = grouped(records)
     columns = [*_of_scores(found, baseline), *_of_shares(found, teacher), *_of_selection(found), *_of_facts(found)]

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from data_utils.readers import find_folder
-from data_utils.tasks import get_task
+from data_utils.tasks import Task, get_task
 from distill import workers
 from distill.config import parse
 from distill.rundir import RunDir, read_json
@@ -66,13 +66,7 @@ def build_senses(task_name: str, cfg: SenseConfig) -> None:
         started = time.monotonic()
         provenance = {"teacher": weights, "pooling": teacher.info.pooling, "task": task.name,
                       **{name: str(getattr(cfg, name)) for name in ("num_senses", "cap", "layer", "similarity", "max_length",
-                                                                    "restarts", "seed")}}
-        if cfg.corpus == "glue":
-            read = [entry.name for entry in corpus_tasks(cfg.corpus, task, cfg.data_dir)]
-            provenance["corpus_tasks"] = ", ".join(read)
-            if missing := [name for name in GLUE_CORPUS if name not in read]:
-                logger.warning("--corpus glue: %s %s not in %s; senses are built from %s", " and ".join(missing), "is" if len(missing) == 1 else "are",
-                               cfg.data_dir, provenance["corpus_tasks"])
+                                                                    "restarts", "seed")}, **tasks_read(cfg, task)}
         dev = {split: split_tokens(task, split, cfg.data_dir, teacher.tokenizer, cfg.max_length, text_order(teacher, task)) for split in task.dev_splits}
         dictionary = build(cfg, task, teacher, run_dir, provenance)
         if workers.is_main():
@@ -88,6 +82,17 @@ def build_senses(task_name: str, cfg: SenseConfig) -> None:
               f"{facts['seconds']} s")
         for split, share in facts["coverage"].items():
             print(f"  covers {100 * share:.2f} % of the tokens of {split}")
+
+
+def tasks_read(cfg: SenseConfig, task: Task) -> dict[str, str]:
+    """For the provenance: which of GLUE's train sets are the corpus, where they are; which are not there is said."""
+    if cfg.corpus != "glue":
+        return {}
+    read = ", ".join(entry.name for entry in corpus_tasks(cfg.corpus, task, cfg.data_dir))
+    missing = ", ".join(name for name in GLUE_CORPUS if name not in read.split(", "))
+    if missing:
+        logger.warning("--corpus glue: not in %s: %s; senses are built from %s", cfg.data_dir, missing, read)
+    return {"corpus_tasks": read}
 
 
 def describe(dictionary: SenseDictionary) -> str:

@@ -2,7 +2,7 @@
 # README's table of self-teaching: gradually (6-5-4-3) against directly (6-3), and directly for as many steps; with the
 # teacher exit's own score, beside the whole model and its first half fine-tuned alone. Run again after an interruption to
 # go on; after methods_table.sh, whose teachers, controls and self-taught students are these. Tasks may run side by side.
-#     DATA=/path/to/glue SEEDS='1 2 3' sh scripts/gradual_table.sh
+#     DATA=/path/to/glue sh scripts/gradual_table.sh      (SEEDS: all that methods_table.sh had)
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}

@@ -41,6 +41,7 @@ for task in $TASKS; do
     distil relation_kd relation_kd "relation_kd"
     distil pkd pkd "pkd"
     distil tinybert tinybert "tinybert"
+    distil tinybert tinybert_half "tinybert, intermediate_share 0.5" --intermediate_share 0.5
     train self_teaching self_teaching "self_teaching" --model "$MODEL" --schedule all,half
     distil sense_kd sense_dot "sense_kd, dot product" --senses "$SENSES" --similarity dot
     distil sense_kd sense_relation "sense_kd with relations" --senses "$SENSES" --relation_weight 1

@@ -19,5 +19,6 @@ LAUNCH=${LAUNCH:-}                                  # what runs the training; on
 [ "$PRESET" != head ] || set -- --student "$TEACHER" "$@"   # it is the encoder itself that gets the head
 set -- -m distill train pretrain text --corpus "$CORPUS" --teacher "$TEACHER" --preset "$PRESET" --output_dir "$RUNS/pretrain/$RUN" "$@"
 [ -n "$LAUNCH" ] || exec "$PYTHON" "$@"
+PATH=$PWD/.venv/bin:$PATH                           # where torchrun lies
 # shellcheck disable=SC2086 # a command with its words
 exec $LAUNCH "$@"

@@ -97,7 +97,7 @@ def test_rows_that_are_padded_to_a_length_stay_so_in_every_micro_batch():
 def test_every_comparison_finds_both_sides_equal_and_counts_their_work(monkeypatch, cfg, part):
     monkeypatch.setattr(cluster, "INERTIA_AT_MOST", 1.2)  # a handful of types: luck decides
     monkeypatch.setattr(words, "VOCABULARIES", (40, 50))
-    monkeypatch.setattr(dev_score, "STANDARD_ERRORS", 100)  # a handful of examples likewise
+    monkeypatch.setattr(dev_score, "needed", lambda freedom: 100.0)  # a handful of examples likewise
     for comparison in part.comparisons(cfg):
         assert comparison.check()
         for side in (comparison.ours, comparison.theirs):

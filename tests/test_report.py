@@ -76,6 +76,15 @@ def test_a_record_replaces_the_one_that_says_the_same_and_no_other(tmp_path):
     assert sorted(entry.value for entry in read_records(path)) == [0.85, 0.9]
 
 
+def test_a_record_of_another_model_is_not_replaced(tmp_path):
+    path = tmp_path / "results.jsonl"
+    write_records(path, [replace(record("teacher", 0.8, 1), parameters=22_000_000), record("constant", 0.5, 0)])
+    with pytest.raises(ValueError, match="teacher on MRPC, seed 1, in the table main with a model of 22,000,000 parameters, this one has 110,000,000"):
+        write_records(path, [replace(record("teacher", 0.9, 1), parameters=110_000_000)])
+    write_records(path, [replace(record("teacher", 0.9, 1), parameters=22_000_000), record("constant", 0.6, 0)])
+    assert [entry.value for entry in read_records(path)] == [0.9, 0.6]
+
+
 def test_pipelines_side_by_side_lose_no_record(tmp_path):
     path = tmp_path / "results.jsonl"
     with ThreadPoolExecutor(4) as pool:

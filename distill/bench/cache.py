@@ -35,7 +35,7 @@ def comparisons(cfg) -> Iterator[Comparison]:
     that fills the cache."""
     with tempfile.TemporaryDirectory() as folder:
         distilling = Distilling(cfg, Path(folder))
-        yield Comparison(f"distilling {TEACHER_LAYERS} layers into {STUDENT_LAYERS}, teacher cached",
+        yield Comparison(f"distilling {TEACHER_LAYERS} layers into {STUDENT_LAYERS}, an epoch from the cache",
                          "the teacher's forward pass at every step", "tokens",
                          lambda: distilling.round(distilling.cached), lambda: distilling.round(distilling.live),
                          distilling.check)

@@ -69,11 +69,10 @@ class Keeping:
     def __init__(self, corpus: EncodedDataset, batches: list[np.ndarray], states: list[Tensor], file: Path):
         self.corpus, self.batches, self.states = corpus, batches, states
         self.ids = [[torch.from_numpy(corpus.ids[slice(*corpus.offsets[row:row + 2])]) for row in rows] for rows in batches]
-        counts = np.bincount(corpus.ids)
-        self.sample = sample_occurrences(corpus, counts, ALL, seed=0)
         self.kept = MappedStates(file, (len(corpus.ids), states[0].shape[2]))
 
     def ours(self) -> None:
+        self.sample = sample_occurrences(self.corpus, np.bincount(self.corpus.ids), ALL, seed=0)  # which row is whose: theirs finds it as it goes
         for rows, hidden_BTD in zip(self.batches, self.states):
             keep_sampled(hidden_BTD, rows, self.corpus, self.sample, self.kept)
 

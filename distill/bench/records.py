@@ -10,6 +10,7 @@ from distill.bench.timing import Comparison, Machine, Timing
 from distill.report import portable
 from distill.rundir import origin
 
+SPREAD = 0.1  # between best and median rounds, before a reader is told of it
 
 @dataclass(frozen=True)
 class SpeedRecord:
@@ -53,10 +54,13 @@ def record_of(comparison: Comparison, timing: Timing, checked: str, machine: Mac
 
 
 def speed_table(records: Sequence[SpeedRecord]) -> str:
-    """A markdown table: what, against what, the ratio, our rate, what was found equal; disturbed runs are marked."""
+    """A markdown table: what, against what, the ratio of the best rounds, our rate, what was found equal. Where the median rounds have
+    another ratio by more than SPREAD, it is given too; disturbed runs are marked."""
     lines = ["| on | what | against | ratio | ours, per second | of the GEMM peak | equal |", "|---" * 7 + "|"]
     for record in records:
-        mark = " (disturbed)" if record.disturbed else ""
+        medians = record.ours_median / record.theirs_median
+        mark = f" ({medians:.2f} by medians)" if abs(medians / record.ratio - 1) > SPREAD else ""
+        mark += " (disturbed)" if record.disturbed else ""
         percent = "-" if record.peak_percent is None else f"{record.peak_percent:.0f} %"
         lines.append(f"| {record.device} | {record.part} | {record.against} | {record.ratio:.2f}{mark} | "
                      f"{record.ours:,.0f} {record.unit} | {percent} | {record.check} |")

@@ -91,14 +91,25 @@ def read_records(path: Path, kind: type[Kind] = Record) -> list[Kind]:
 
 
 def write_records(path: Path, new: Sequence[Kind]) -> None:
-    """Add records; one that says the same as an old one (its kind's `key`) replaces it.
+    """Add records; one that says the same as an old one (its kind's `key`) replaces it. ValueError where the old one is of a model of
+    another size: a table holds one.
 
     Programs that run side by side may add to the same file: each waits for its turn.
     """
     with _turn(path.parent):
         old = read_records(path, type(new[0])) if path.exists() else []
-        records = {record.key: record for record in [*old, *new]}
+        records = {record.key: record for record in old}
+        for record in new:
+            _check_same_model(records.get(record.key), record, path)
+            records[record.key] = record
         write_text(path, "".join(json.dumps(_content(record)) + "\n" for record in records.values()))
+
+
+def _check_same_model(old, new, path: Path) -> None:
+    sizes = [getattr(record, "parameters", None) for record in (old, new)]
+    if all(sizes) and sizes[0] != sizes[1]:
+        raise ValueError(f"{path} has {new.row} on {new.task}, seed {new.seed}, in the table {new.table} with a model of {sizes[0]:,} parameters, this one "
+                         f"has {sizes[1]:,}: record it in another file (RECORDS before a script, --records after `report`), or as another row")
 
 
 def _content(record) -> dict:

@@ -62,7 +62,7 @@ def test_a_run_is_recorded_by_the_words_that_it_finds_with_its_steps_and_tokens(
     assert (found.value, found.n) == (scores["values"]["heldout/accuracy"], scores["counts"]["heldout/accuracy"])
     assert found.tokens == sum(line.get("tokens", 0) for line in log) > 0
     header, _, line, _ = table([found]).splitlines()
-    assert header == "| | text heldout, accuracy | best of, evaluations | pre-training, steps | pre-training, tokens |" and f"| 12 | {found.tokens:,} |" in line
+    assert header == "| | text heldout, accuracy | selected on | pre-training, steps | pre-training, tokens |" and f"| 12 | {found.tokens:,} |" in line
     again = command(found, {"data_dir": "glue", "teacher": "t", "model": "", "senses": ""}, tmp_path / "again")
     assert "--data_dir" not in again and again[-2:] == ["--output_dir", str(tmp_path / "again")]
     assert run(*words(places, tmp_path / "relations", "--preset", "minilmv2", "--warmup_steps", 0, "--max_steps", 1)) == 0

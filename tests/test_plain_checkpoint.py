@@ -1,7 +1,6 @@
 """Checkpoint folders that transformers alone wrote, as we read them."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, DistilBertConfig, RobertaConfig
 
+from data_utils.batching import Batch
 from data_utils.metrics import compute_metrics
 from data_utils.readers import read_examples
 from data_utils.tasks import get_task
@@ -136,7 +136,7 @@ def test_a_distilberts_head_is_transformers_own_in_both_directions(tiny_bert, ti
         encoder = pretrained_encoder(str(folder), info, 0.0).eval()
         encoder.save(folder)
         assert encoder.is_transformers_own == (config.model_type == "distilbert")
-        batch = SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=torch.zeros_like(ids))
+        batch = Batch("MRPC", torch.arange(1), ids, torch.ones_like(ids), torch.zeros_like(ids), torch.zeros(1, dtype=torch.long))
         with torch.no_grad():
             logits = encoder(batch).logits
             assert torch.equal(load_encoder(folder).eval()(batch).logits, logits)

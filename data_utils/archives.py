@@ -16,9 +16,7 @@ def extract_zip(archive: Path, target: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             members = [info for info in opened.infolist() if not info.is_dir()]
             for info in members:
-                path = PurePosixPath(info.orig_filename)
-                if path.is_absolute() or ".." in path.parts or set("\\:") & set(info.orig_filename):
-                    raise ValueError(f"{archive}: the member {info.orig_filename!r} leads out of its folder; nothing is unpacked")
+                _check_inside(archive, info.orig_filename)
             for info in members:
                 folder, _, name = info.filename.rpartition("/")
                 if "/" not in folder and folder != "__MACOSX" and not name.startswith("."):
@@ -43,8 +41,7 @@ def extract_tar(archive: Path, target: Path) -> None:
             for member, parts in found:
                 if not (member.isfile() or member.isdir()):
                     raise ValueError(f"{archive}: the member {member.name!r} is not a file; nothing is unpacked")
-                if ".." in parts or member.name.startswith("/") or set("\\:") & set(member.name):
-                    raise ValueError(f"{archive}: the member {member.name!r} leads out of its folder; nothing is unpacked")
+                _check_inside(archive, member.name)
             for member, parts in found:
                 place = target.joinpath(*parts[1:])
                 (place if member.isdir() else place.parent).mkdir(parents=True, exist_ok=True)
@@ -53,3 +50,10 @@ def extract_tar(archive: Path, target: Path) -> None:
                         shutil.copyfileobj(source, copy)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{archive}: not a sound tar archive ({error}); remove it and run this again") from error
+
+
+def _check_inside(archive: Path, member: str) -> None:
+    """ValueError for a member's path that leads out of the folder which the archive is unpacked into."""
+    path = PurePosixPath(member)
+    if path.is_absolute() or ".." in path.parts or set("\\:") & set(member):
+        raise ValueError(f"{archive}: the member {member!r} leads out of its folder; nothing is unpacked")

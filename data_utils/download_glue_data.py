@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None, sources=SOURCES) -> int:
     remotes, asked = dict(sources), arguments.tasks.lower()
     try:
         names = ([task.name for task in TASKS if task.name in remotes
-                  and (asked == task.suite or asked == "superglue" and task.name == "RTE" or asked == "all" and all(remote.sha256 for remote in remotes[task.name]))]
+                  and (asked == task.suite or asked == "superglue" and task.name == "RTE"  # in both benchmarks
+                       or asked == "all" and all(remote.sha256 for remote in remotes[task.name]))]
                  or [get_task(name).name for name in arguments.tasks.split(",")])
     except ValueError as error:
         parser.error(str(error))

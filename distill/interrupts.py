@@ -71,8 +71,8 @@ class Stop:
 
 @contextlib.contextmanager
 def signals(minutes: float = 0.0, step: int = 0) -> Iterator[Stop]:
-    """Collect SIGINT and SIGTERM from `step` on, and say so. A second SIGINT, of somebody at the keyboard, ends at once; SIGTERM may come twice, of
-    torchrun and of what ended that."""
+    """Collect SIGINT and SIGTERM, and say so; `step`: as of Stop. A second SIGINT, of somebody at the keyboard, ends at once; SIGTERM may
+    come twice, of torchrun and of what ended that."""
     stop = Stop(minutes, step)
 
     def note(number, frame):

@@ -7,7 +7,6 @@ from distill.config import TrainConfig
 from distill.rundir import RunDir
 from distill.scores import Scores
 
-
 APART = 1_000_003  # the seeds of two stages that follow one another
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_utils.readers import data_fingerprint, find_folder, has_split, read_examples
+from data_utils.readers import data_fingerprint, find_folder, has_split, read_examples, read_rows
 from data_utils.tasks import TASKS, Example, get_task
 
 REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -169,6 +169,13 @@ def test_a_data_directory_that_is_not_there_is_named_unless_it_is_the_default(tm
         read_examples(get_task("mrpc"), "train", "glu")
     assert find_folder(get_task("mrpc"), "./glue") is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_columns_that_nothing_reads_are_not_kept(tmp_path):
+    _, split, file, content, _ = next(golden for golden in GOLDEN if golden[0] == "mnli")
+    put(tmp_path, file, content)
+    (row,) = read_rows(get_task("mnli"), split, tmp_path)
+    assert set(row.fields) == {"sentence1", "sentence2", "gold_label"}
 
 
 def test_the_demo_task_is_written_where_it_is_missing_and_read_like_any_other(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from data_utils.tasks import get_task
 from distill.__main__ import main
-from distill.report import Record, read_records, write_records
+from distill.report import Record, of_one_seed, read_records, write_records
 from distill.report.constant import constant_of
 from distill.report.tables import render, table, tables_of
 from distill.scores import mean_and_error
@@ -193,6 +193,11 @@ def test_a_folder_of_seeds_is_added_with_the_command_of_each_seed_and_its_parame
     assert (first.seed, second.seed, first.value, first.split) == (1, 2, 0.5, "dev"), "what is held out of train only selects"
     assert second.command == ("python -m distill train pkd CoLA --seed 2 --teacher seed-2/best --bf16 False --output_dir pkd/seed-2")
     assert first.recipe == "pkd" and first.parameters == 1000 and first.reading == ""
+
+
+def test_the_command_of_a_seed_has_the_folder_that_was_given_last():
+    words = ["train", "pkd", "CoLA", "--output_dir", "ours", "--seeds", "1", "2", "--output_dir=mine"]
+    assert of_one_seed(words, 2) == ["train", "pkd", "CoLA", "--seed", "2", "--output_dir", "mine/seed-2"]
 
 
 def test_a_reading_says_so_and_is_of_one_run(tmp_path, capsys):

@@ -153,8 +153,9 @@ def test_a_gain_of_two_seeds_and_a_loss_are_not_bold(study, report):
     assert not any("**" in line for line in lines)
 
 
-def test_damaged_missing_and_other_predictions_cost_the_paired_test_alone(study, report):
-    (study / "CoLA/strong/seed-1/best/predictions.npz").write_bytes(b"PK nonsense")
+@pytest.mark.parametrize("damaged", [b"PK nonsense", b""])
+def test_damaged_missing_and_other_predictions_cost_the_paired_test_alone(damaged, study, report):
+    (study / "CoLA/strong/seed-1/best/predictions.npz").write_bytes(damaged)
     for seed in (1, 2, 3):
         (study / f"MRPC/strong/seed-{seed}/best/predictions.npz").unlink()
     status, lines, said = report("folder", study, "--baseline", "weak")

@@ -17,8 +17,9 @@ TASKS=${TASKS:-SST-2 MRPC CoLA STS-B IMDb}
 SEEDS=${SEEDS:-1 2 3}                               # of fine-tuning
 EPOCHS=${EPOCHS:-}                                  # of fine-tuning; empty: those of the preset for the encoder's width
 LONG_TASKS=${LONG_TASKS:-SST-2 IMDb}                # an hour or more for a seed: these rows and seeds alone
-LONG_ROWS=${LONG_ROWS:-teacher cut distilbert minilmv2 mlm mlm_fresh fresh constant}
+LONG_ROWS=${LONG_ROWS:-teacher cut distilbert minilmv2 mlm distilbert_fresh constant}
 LONG_SEEDS=${LONG_SEEDS:-1}
+LONG_EPOCHS=${LONG_EPOCHS:-$EPOCHS}
 STEPS=${STEPS:-400}                                 # of pre-training, for every row alike
 HEAD_STEPS=${HEAD_STEPS:-300}                       # of the head alone
 ADAPT_STEPS=${ADAPT_STEPS:-400}                     # of the whole encoder with it: then it teaches
@@ -57,7 +58,7 @@ finetune() {  # FOLDER ROW MODEL [settings]
     for task in $TASKS; do
         wanted || continue
         "$PYTHON" -m distill train finetune "$task" --data_dir "$DATA" --model "$model" --output_dir "$RUNS/$task/$place" \
-            --max_length "$LENGTH" ${EPOCHS:+--num_train_epochs "$EPOCHS"} "$@" --seeds $seeds
+            --max_length "$LENGTH" ${epochs:+--num_train_epochs "$epochs"} "$@" --seeds $seeds
         "$PYTHON" -m distill report --records "$RECORDS" add pretraining "$name" "$RUNS/$task/$place"
     done
 }
@@ -67,9 +68,9 @@ constant() {
         "$PYTHON" -m distill report --records "$RECORDS" constant "$task" pretraining --data_dir "$DATA"
     done
 }
-wanted() {  # whether $row has $task, and with which seeds
-    seeds=$SEEDS
-    case " $LONG_TASKS " in *" $task "*) seeds=$LONG_SEEDS ;; *) return 0 ;; esac
+wanted() {  # whether $row has $task, with which seeds, and for how long
+    seeds=$SEEDS epochs=$EPOCHS
+    case " $LONG_TASKS " in *" $task "*) seeds=$LONG_SEEDS epochs=$LONG_EPOCHS ;; *) return 0 ;; esac
     case " $LONG_ROWS " in *" $row "*) ;; *) return 1 ;; esac
 }
 

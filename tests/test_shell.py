@@ -255,13 +255,13 @@ def test_the_table_of_pre_training_has_a_fresh_head_in_every_row_and_fewer_runs_
     program.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/words"\n')
     program.chmod(0o755)
     done = sh("scripts/pretrain_table.sh", PYTHON=program, RUNS=runs, DATA="data", TEXT="aclImdb/train wiki.train.raw", TASKS="SST-2 CoLA", SEEDS="1 2",
-              ROWS="encoder cut fresh distilbert without_kl constant", LONG_ROWS="cut constant", LONG_SEEDS="3")
+              ROWS="encoder cut fresh distilbert without_kl constant", LONG_ROWS="cut constant", LONG_SEEDS="3", LONG_EPOCHS="0.5")
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "words").read_text().splitlines()
     assert lines[0] == f"-m distill data pack aclImdb/train wiki.train.raw --tokenizer minilm --output_dir {runs}/corpus"
     tuned = [line.removeprefix("-m distill train finetune ").replace(f"{runs}/", "") for line in lines if "train finetune" in line]
     assert tuned == [f"{task} --data_dir data --model {model}/best --output_dir {task}/{row} --max_length 128{more} --seeds {seeds}" for task, row, model, more, seeds in (
-        ("CoLA", "encoder", "head", "", "1 2"), ("SST-2", "cut", "teacher", " --layers uniform:half", "3"),
+        ("CoLA", "encoder", "head", "", "1 2"), ("SST-2", "cut", "teacher", " --num_train_epochs 0.5 --layers uniform:half", "3"),
         ("CoLA", "cut", "teacher", " --layers uniform:half", "1 2"), ("CoLA", "fresh", "head", " --layers uniform:half --random_init True", "1 2"),
         ("CoLA", "distilbert", "distilbert", "", "1 2"), ("CoLA", "without_kl", "without_kl", "", "1 2"))]
     assert [line.split(" constant ")[1] for line in lines if " constant " in line] == [f"{task} pretraining --data_dir data" for task in ("SST-2", "CoLA")]

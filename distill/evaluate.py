@@ -19,6 +19,7 @@ from data_utils.tasks import Example, Task
 from data_utils.windows import Windows, encode_windows
 from distill import workers
 from distill.judging import in_task_order, score_answers
+from distill.precision import tensor_cores
 from distill.progress import bar
 from distill.scores import Scores
 from distill.sharding import is_sharded
@@ -85,8 +86,8 @@ def check_length(encoder: Encoder, length: int) -> None:
 
 @torch.no_grad()
 def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs], Tensor] = attrgetter("logits"), task: str = "") -> np.ndarray:
-    """Logits [N, C] in the order of `dataset`, in float32 arithmetic unless the caller casts, shared out over the ranks, whole on each;
-    or what else `read` gives, [N, ...]. Of answers in a text [N, T, C], or [N, ..., T, C], T the longest sequence. `task`: whose
+    """Logits [N, C] in the order of `dataset`, in float32 (CUDA's tensor cores: TF32) unless the caller casts, shared out over the ranks,
+    whole on each; or what else `read` gives, [N, ...]. Of answers in a text [N, T, C], or [N, ..., T, C], T the longest sequence. `task`: whose
     examples they are, where not the encoder's own."""
     encoder.eval()
     mine = workers.share(sequential_batches(dataset.sizes, workers.batch_tokens()))
@@ -98,7 +99,7 @@ def predict(encoder: Encoder, dataset: EncodedDataset, read: Callable[[Outputs],
         return (F.pad(found, (0, 0, 0, longest - found.shape[-2]), value=PADDING_LOGIT) if encoder.info.spans else found).numpy()
 
     answers = []
-    with bar(len(mine), "evaluate", "batch") as progress_bar:
+    with tensor_cores(workers.device()), bar(len(mine), "evaluate", "batch") as progress_bar:
         for rows in mine:
             answers += workers.where_it_fits(answer, rows, is_sharded(encoder))
             progress_bar.update()

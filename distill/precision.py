@@ -1,6 +1,7 @@
 """Which arithmetic a run uses."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -36,6 +37,18 @@ def autocast(cfg, device: torch.device):
     """The autocast context of product_dtype() on this device; a no-op in float32."""
     dtype = product_dtype(cfg, device)
     return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype)
+
+
+@contextlib.contextmanager
+def tensor_cores(device: torch.device) -> Iterator[None]:
+    """Within it, float32 products on CUDA read their factors to 10 bits and add up in float32 (TF32, for which it has fast units);
+    other devices multiply as ever."""
+    usual = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device.type == "cuda" else usual)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(usual)
 
 
 def cast_products(frozen: Module, cfg, device: torch.device) -> Module:

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 from distill import recipes
+from distill.precision import tensor_cores
 from tests import pretraining
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +39,16 @@ def test_the_device_is_as_strict_as_cuda():
     *lines, types = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
     assert [line.startswith("refused: ") for line in lines] == [False] * 3 + [True] * 6, done.stdout + done.stderr
     assert types == "torch.bfloat16 torch.float32"
+
+
+def test_tensor_cores_serve_predictions_on_cuda_and_nothing_after_them():
+    usual = torch.get_float32_matmul_precision()
+    with tensor_cores(torch.device("cpu")):
+        assert torch.get_float32_matmul_precision() == usual == "highest"
+    with pytest.raises(KeyboardInterrupt), tensor_cores(torch.device("cuda")):
+        assert torch.get_float32_matmul_precision() == "high"
+        raise KeyboardInterrupt
+    assert torch.get_float32_matmul_precision() == usual
 
 
 def test_every_recipe_runs_on_a_device_beside_the_cpu(tiny_bert, tiny_deberta, tiny_glue, superglue, squad, tmp_path):

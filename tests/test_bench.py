@@ -38,6 +38,12 @@ def test_the_ratio_is_that_of_the_best_rounds_taken_in_turns():
     assert found.ratio == 4.0 and order == ["ours", "theirs"] * 4
 
 
+def test_a_short_round_is_repeated_until_it_can_be_timed():
+    seconds = iter([9.0, 0.05, 0.07, 0.09, 0.3])
+    found = measure(replace(FAKE, ours=lambda: (8, next(seconds))), 2)
+    assert (found.ours, found.ours_median) == (pytest.approx(24 / 0.21), pytest.approx((24 / 0.21 + 8 / 0.3) / 2))
+
+
 def test_a_timed_round_counts_its_work_and_its_seconds():
     amount, seconds = timed(lambda: time.sleep(0.02), 7)()
     assert amount == 7 and 0.02 <= seconds < 1

@@ -11,6 +11,7 @@ import torch
 
 GEMM_SIZE = 2048
 COPY_BYTES = 256 << 20
+ROUND_SECONDS = 0.2  # at least
 OTHERS_AT_MOST = 0.1  # of the machine's processors, before a measurement counts as disturbed
 
 
@@ -85,12 +86,15 @@ def _finish_queue() -> None:
 
 
 def measure(comparison: Comparison, rounds: int) -> Timing:
-    """One round of each to warm up, then `rounds` of each in turns."""
+    """One round of each to warm up, then `rounds` of each in turns; a short one is repeated until it can be timed."""
     comparison.ours(), comparison.theirs()
     rates, watch = ([], []), OtherLoad()
     for _ in range(rounds):
         for found, side in zip(rates, (comparison.ours, comparison.theirs)):
             amount, seconds = side()
+            while seconds < ROUND_SECONDS:
+                more, longer = side()
+                amount, seconds = amount + more, seconds + longer
             found.append(amount / seconds)
     (ours, theirs), disturbed = rates, watch.share() > OTHERS_AT_MOST
     return Timing(max(ours), statistics.median(ours), max(theirs), statistics.median(theirs), rounds, disturbed)

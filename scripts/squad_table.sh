@@ -29,7 +29,7 @@ row() {  # RECIPE FOLDER ROW [settings]: train over the seeds, answer, and recor
     done
 }
 
-row finetune teacher "teacher: all layers, fine-tuned" --model "$MODEL"
+row finetune teacher "teacher" --model "$MODEL"
 row finetune control "control: half of the layers, fine-tuned" --model "$MODEL" --layers "$LAYERS"
 row logit_kd second_distillation "the same layers, second distillation" --teacher "$RUNS/$TASK/teacher/seed-{seed}/best" \
     --student "$MODEL" --student_layers "$LAYERS"

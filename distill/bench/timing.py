@@ -91,7 +91,7 @@ def measure(comparison: Comparison, rounds: int) -> Timing:
     rates, watch = ([], []), OtherLoad()
     for _ in range(rounds):
         for found, side in zip(rates, (comparison.ours, comparison.theirs)):
-            amount, seconds = side()
+            amount, seconds = 0, 0.0
             while seconds < ROUND_SECONDS:
                 more, longer = side()
                 amount, seconds = amount + more, seconds + longer

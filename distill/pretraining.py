@@ -22,6 +22,7 @@ from distill.vocabulary_losses import best_words
 from models.layers import layer_stack
 from models.masked_lm import MaskedLM
 from models.outputs import Words
+from models.text_encoder import TextEncoder
 
 WORD_TERMS = {"mlm", "kl"}  # those that read scores of words
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Pretraining(Distillation):
     backward as much again, twice. The products of relations and scores, a few per cent, are left out.
     """
 
-    def __init__(self, teacher: Teacher | None, terms: Sequence[WeightedTerm], student: MaskedLM, source: MaskedLM | None):
+    def __init__(self, teacher: Teacher | None, terms: Sequence[WeightedTerm], student: TextEncoder, source: MaskedLM | None):
         super().__init__(teacher, terms)
         reads = self.wanted
         passes = [(student, 3 if next(student.backbone.parameters()).requires_grad else 1, student.depth)]
@@ -51,7 +52,7 @@ class Pretraining(Distillation):
         return layers + sum(cost * self.terms[name].count(batch) for name, cost in self.word_costs.items() if name in self.terms)
 
 
-def freeze_unread(objective: Pretraining, student: MaskedLM, batch: TextBatch, cfg) -> None:
+def freeze_unread(objective: Pretraining, student: TextEncoder, batch: TextBatch, cfg) -> None:
     """No parameter of `student` is trained that no term reads, which `batch` tells: relations do not read the last layer's output. Its
     gradient would be zero, and weight decay would shrink it (over MiniLMv2's 400,000 steps to a third)."""
     device = workers.device()
@@ -65,7 +66,7 @@ def freeze_unread(objective: Pretraining, student: MaskedLM, batch: TextBatch, c
         parameter.requires_grad_(gradient is not None)
 
 
-def _layer_weights(model: MaskedLM, depth: int) -> int:
+def _layer_weights(model: TextEncoder, depth: int) -> int:
     owner, name = layer_stack(model.backbone)
     return sum(parameter.numel() for layer in getattr(owner, name)[:depth] for parameter in layer.parameters() if parameter.dim() > 1)
 
@@ -91,7 +92,7 @@ class Validation:
         self.objective, self.batches, self.cfg = objective, batches, cfg
         self.compares = objective.wanted.words  # until the teacher's share is said
 
-    def __call__(self, student: MaskedLM, to_beat: float = -math.inf) -> Scores:
+    def __call__(self, student: TextEncoder, to_beat: float = -math.inf) -> Scores:
         self.objective.eval()
         mine = workers.share(list(range(len(self.batches))))
         judged: dict[int, list[Judged]] = {}
@@ -117,7 +118,7 @@ class Validation:
         error = (share * (1 - share) / masked) ** 0.5
         return Scores({name: share}, -loss, {name: error}, {name: masked}, HELD_OUT, terms=terms)
 
-    def _judge(self, student: MaskedLM, batch: TextBatch) -> Judged:
+    def _judge(self, student: TextEncoder, batch: TextBatch) -> Judged:
         counts, batch = self.objective.counts(batch), batch.to(workers.device())
         where = batch.target != IGNORED
 
@@ -128,4 +129,4 @@ class Validation:
             outputs, taught = student(batch), self.objective.teacher(batch)
             sums = self.objective.sums(outputs, taught, batch, self.objective.weights(1.0))
             by_teacher = right(taught.words) if self.compares else 0
-            return Judged({name: float(value) for name, value in sums.items()}, counts, int(where.sum()), right(outputs.words), by_teacher)
+            return Judged({name: float(value) for name, value in sums.items()}, counts, int(where.sum()), right(outputs.words) if outputs.words else 0, by_teacher)

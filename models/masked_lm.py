@@ -1,16 +1,13 @@
 """An encoder with a masked-language-model head, and where transformers' checkpoints keep that head."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from models.outputs import Outputs, Words
-from models.trunk import Trunk
-from models.weights import rename, write_tensors
+from models.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,10 @@ class WordHead(nn.Module):
         return self.norm(self.activation(self.dense(states)))
 
 
-class MaskedLM(Trunk):
+class MaskedLM(TextEncoder):
     """backbone -> head -> the backbone's own word embeddings: scores of the vocabulary, multiplied out where they are wanted.
 
-    `forward(batch)` reads a TextBatch and returns Outputs with `words`. In packed rows a token sees its own piece alone.
+    `forward(batch)` returns Outputs with `words`.
     """
 
     def __init__(self, backbone: nn.Module, head: WordHead, tokenizer):
@@ -89,59 +86,22 @@ class MaskedLM(Trunk):
     @property
     def names(self) -> dict[str, str]:
         layout = head_layout(self.config)
-        return {**super().names, "head.dense.": f"{layout.dense}.", "head.norm.": f"{layout.norm}.", "head.bias": layout.bias}
+        return {"backbone.": f"{self.backbone.base_model_prefix}.", "head.dense.": f"{layout.dense}.", "head.norm.": f"{layout.norm}.",
+                "head.bias": layout.bias}
 
     @property
     def description(self) -> str:
         return f"a {self.config.model_type} masked language model of {self.depth} layers"
 
     @property
-    def can_pack(self) -> bool:
-        """Whether pieces of a packed row see themselves alone: a convolution (larger DeBERTa-v2 models) reads across their ends."""
-        return getattr(self.config, "conv_kernel_size", 0) == 0
-
-    def encode(self, batch) -> tuple[Tensor, ...]:
-        if batch.pieces is None:
-            return super().encode(batch)
-        return PACKED.get(self.config.model_type, _packed_states)(self, batch)
+    def architecture(self) -> str:
+        return head_layout(self.config).architecture
 
     def forward(self, batch) -> Outputs:
         hidden = self.encode(batch)
         words = Words(self.head, hidden[-1], self.backbone.get_input_embeddings().weight)
         return Outputs(None, hidden, self.take_projections(), words=words)
 
-    def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
-        state = self.state_dict() if state is None else state
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        write_tensors(folder / "model.safetensors", rename(state, self.names), {"format": "pt"})
-        self.config.architectures = [head_layout(self.config).architecture]
-        self.config.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-
-
-def _packed_states(model: MaskedLM, batch) -> tuple[Tensor, ...]:
-    """Hidden states of packed rows: a mask [B, 1, T, T] and positions that start again."""
-    inputs = {"token_type_ids": batch.token_type_ids} if model.type_ids else {}
-    return model.backbone(input_ids=batch.input_ids, attention_mask=batch.visible[:, None], position_ids=batch.position_ids,
-                          output_hidden_states=True, **inputs).hidden_states
-
-
-def _packed_deberta_states(model: MaskedLM, batch) -> tuple[Tensor, ...]:
-    """The same for DeBERTa-v2, whose embeddings and layers read masks of different shapes. Distances are relative: those
-    between pieces do not matter, none sees another."""
-    inputs = {"token_type_ids": batch.token_type_ids} if model.type_ids else {}
-    embedded = model.backbone.embeddings(input_ids=batch.input_ids, position_ids=batch.position_ids, mask=batch.attention_mask, **inputs)
-    return model.backbone.encoder(embedded, batch.visible, output_hidden_states=True).hidden_states
-
-
-PACKED: Mapping = {"deberta-v2": _packed_deberta_states}
-
-
-def without_token_types(model: MaskedLM) -> MaskedLM:
-    """`model`, in place, with one token type: the first's embedding for all tokens (DistilBERT, arXiv 1910.01108, has none)."""
-    if model.type_ids:
-        table = model.backbone.embeddings.token_type_embeddings
-        model.backbone.embeddings.token_type_embeddings = nn.Embedding.from_pretrained(table.weight[:1].detach().clone(), freeze=False)
-        model.config.type_vocab_size, model.type_ids = 1, False
-        model.tokenizer.model_input_names = ["input_ids", "attention_mask"]  # transformers would look up types that are not there
-    return model
+    def without_head(self) -> TextEncoder:
+        """The same backbone, not copied."""
+        return TextEncoder(self.backbone, self.tokenizer)

@@ -46,7 +46,7 @@ class Outputs:
                 a task.
     exits       layer n -> its logits [B, C] float32, of a network that answers after several layers (models/exits.py);
                 `logits` is one of them.
-    words       what scores the vocabulary, of masked language models; they have no `logits`.
+    words       what scores the vocabulary, of masked language models; encoders of text have no `logits`.
     """
 
     logits: Tensor | None
@@ -60,6 +60,6 @@ class Outputs:
     @property
     def nothing(self) -> Tensor:
         """0, as a function of every parameter that was read: so that each has a gradient in every step, which ranks wait for."""
-        if self.words is None:
-            return 0.0 * self.logits.sum()
-        return 0.0 * (self.words.head(self.words.states[:1, :1]).sum() + self.words.bias.sum())
+        if self.words is not None:
+            return 0.0 * (self.words.head(self.words.states[:1, :1]).sum() + self.words.bias.sum())
+        return 0.0 * (self.hidden[-1][:1, :1] if self.logits is None else self.logits).sum()

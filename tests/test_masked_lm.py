@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, DebertaV2Config, DebertaV2ForMaskedLM
+from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertForMaskedLM, DebertaV2Config, DebertaV2ForMaskedLM
 from transformers import DistilBertConfig, DistilBertForMaskedLM
 
-from models.masked_lm import MaskedLM, without_token_types
+from models.masked_lm import MaskedLM
 from models.pretrained import load_tokenizer, masked_lm
+from models.text_encoder import without_token_types
 from models.truncate import parse_layers, truncate
 from tests.tiny import write_bert
 
@@ -116,6 +117,25 @@ def test_one_token_type_scores_as_two_did_and_is_saved_so(tmp_path):
     model.save(tmp_path / "model")
     again = masked_lm(str(tmp_path / "model"))
     assert again.config.type_vocab_size == 1 and torch.equal(scores(again, batch), before)
+
+
+@torch.no_grad()
+def test_without_its_head_it_is_saved_as_the_encoder_that_it_is(checkpoint, tmp_path):
+    bare, batch = masked_lm(str(checkpoint[0])).without_head().eval(), rows()
+    tmp_path.joinpath("saved").mkdir()
+    bare.save(tmp_path / "saved")
+    theirs, report = AutoModel.from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert all(name.startswith("pooler.") for name in report["missing_keys"]) and not report["unexpected_keys"]
+    assert [type(theirs).__name__] == theirs.config.architectures
+    found = bare(batch)
+    assert found.words is None and found.logits is None
+    inputs = {"token_type_ids": batch.token_type_ids} if bare.type_ids else {}
+    torch.testing.assert_close(found.hidden[-1], theirs.eval()(batch.input_ids, batch.attention_mask, **inputs)[0], atol=2e-5, rtol=1e-5)
+    again = masked_lm(str(checkpoint[0]), random_init=True).without_head()
+    again.restore(tmp_path / "saved")
+    assert all(torch.equal(one, other) for one, other in zip(again.parameters(), bare.parameters(), strict=True))
+    with pytest.raises(ValueError, match="is not a masked language model"):
+        masked_lm(str(tmp_path / "saved"))
 
 
 def test_layers_are_cut_out_of_a_masked_language_model(checkpoint):

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from data_utils.corpus import Corpus
 from data_utils.text.batches import TextStream, fixed_batches
@@ -16,7 +16,7 @@ from distill import workers
 from distill.config import parse
 from distill.language_terms import Directions, MaskedWords, SoftWords
 from distill.precision import autocast, cast_products
-from distill.pretraining import Pretraining, Validation
+from distill.pretraining import WORD_TERMS, Pretraining, Validation
 from distill.recipes import pretrain
 from distill.teacher import LiveTeacher, NoTeacher
 from distill.terms import AttentionScores, HiddenStates, Relations
@@ -48,11 +48,12 @@ def test_every_preset_learns_its_terms_and_leaves_a_model_and_curves(places, tmp
     before, after = (sum(weights[name] * line["heldout"][name] for name in terms) for line in (scored[0], scored[-1]))
     assert after < before, "twelve steps lower the loss on held-out documents"
     assert all(line["tokens_per_second"] > 0 and 0 < line["mfu"] < 1 and line["tokens"] > 0 for line in lines)
-    student = AutoModelForMaskedLM.from_pretrained(tmp_path / "run/best")
-    assert student.config.num_hidden_layers == 2
-    assert student(**AutoTokenizer.from_pretrained(tmp_path / "run/best")("the man", "ugly", return_tensors="pt")).logits.isfinite().all()
+    kind = AutoModelForMaskedLM if terms & WORD_TERMS else AutoModel
+    student = kind.from_pretrained(tmp_path / "run/best")
+    assert student.config.num_hidden_layers == 2 and student.config.architectures == [type(student).__name__]
+    assert student(**AutoTokenizer.from_pretrained(tmp_path / "run/best")("the man", "ugly", return_tensors="pt"))[0].isfinite().all()
     found = json.loads((tmp_path / "run/scores.json").read_text())
-    assert set(found["terms"]) == terms and ("heldout/accuracy" in found["values"]) == bool(terms & {"mlm", "kl"})
+    assert set(found["terms"]) == terms and ("heldout/accuracy" in found["values"]) == bool(terms & WORD_TERMS)
     assert (student.config.type_vocab_size == 1) == (preset in ("distilbert", "mlm"))
     assert (tmp_path / "run/curves.png").read_bytes()[:4] == b"\x89PNG"
     assert run("report", "folder", tmp_path) == 1 and "it answers no task, it was pre-trained" in caplog.text + capsys.readouterr().err
@@ -67,19 +68,20 @@ def test_a_head_alone_is_trained_and_the_encoder_stays_as_it_was(places, tmp_pat
     assert 0 == run(*words(places, tmp_path / "student", "--teacher", str(tmp_path / "run/best"), "--max_steps", "1"))  # now it can teach
 
 
-def test_an_encoder_without_a_head_teaches_what_is_not_read_from_one(places, tmp_path, capsys):
+def test_an_encoder_without_a_head_teaches_what_is_not_read_from_one_and_its_student_no_words_either(places, tmp_path, capsys):
     assert 0 == run(*words(places, tmp_path / "run", "--preset", "minilmv2", "--warmup_steps", 0, "--teacher", places / "bare"))
     scores = json.loads((tmp_path / "run/scores.json").read_text())
     assert scores["values"] == {} and set(scores["terms"]) == {"relation"}
     assert f"relation {scores['terms']['relation']:.4g}" in capsys.readouterr().out
+    assert 1 == run(*words(places, tmp_path / "student", "--teacher", tmp_path / "run/best", "--student", "all"))
+    assert "is not a masked language model" in capsys.readouterr().err
 
 
 def test_what_no_term_reads_is_not_trained_nor_decayed(places, tmp_path):
     """Relations of the last layer read its queries, keys and values."""
     assert 0 == run(*words(places, tmp_path / "run", "--preset", "minilmv2", "--warmup_ratio", 0, "--weight_decay", 0.5, "--eval_on_start", True))
-    made, teacher = masked_lm(str(tmp_path / "run/best")), masked_lm(str(places / "teacher"))
-    last, taught = (model.backbone.encoder.layer[-1] for model in (made, teacher))
-    assert torch.equal(last.output.dense.weight, taught.output.dense.weight) and torch.equal(made.head.bias, teacher.head.bias)
+    last, taught = (AutoModel.from_pretrained(folder).encoder.layer[-1] for folder in (tmp_path / "run/best", places / "teacher"))
+    assert torch.equal(last.output.dense.weight, taught.output.dense.weight)
     assert not torch.equal(last.attention.self.query.weight, taught.attention.self.query.weight)
 
 

@@ -34,8 +34,9 @@ from distill.rundir import RunDir
 from distill.scores import Scores
 from distill.teacher import LiveTeacher, NoTeacher
 from distill.terms import AttentionScores, HiddenStates, Relations
-from models.masked_lm import MaskedLM, without_token_types
+from models.masked_lm import MaskedLM
 from models.pretrained import fresh_masked_lm, load_tokenizer, masked_lm, model_fingerprint
+from models.text_encoder import TextEncoder, without_token_types
 from models.truncate import is_layer_spec, parse_layers, truncate
 
 COS_PLACES = ("tokens", "cls")
@@ -144,8 +145,9 @@ def facts(cfg: Config, task: Task) -> dict:
     return {"corpus": Corpus.open(cfg.corpus).fingerprint, **{name: model_fingerprint(getattr(cfg, name)) for name, read in models.items() if read}}
 
 
-def build_student(cfg: Config, teacher: MaskedLM | None) -> MaskedLM:
-    """The student that cfg.student names: layers of the teacher, or a model of its own."""
+def build_student(cfg: Config, teacher: MaskedLM | None) -> TextEncoder:
+    """The student that cfg.student names: layers of the teacher, or a model of its own; without a head, which would stay untrained, where
+    no words are scored."""
     if is_layer_spec(cfg.student):
         student = truncate(teacher, parse_layers(cfg.student, teacher.depth))
         if cfg.random_init:
@@ -155,10 +157,10 @@ def build_student(cfg: Config, teacher: MaskedLM | None) -> MaskedLM:
     student = student if cfg.token_types else without_token_types(student)
     student.requires_grad_(True)
     student.backbone.requires_grad_(not cfg.freeze_backbone)
-    return student
+    return student if cfg.scores_words else student.without_head()
 
 
-def terms(cfg: Config, student: MaskedLM, teacher: MaskedLM | None) -> list[WeightedTerm]:
+def terms(cfg: Config, student: TextEncoder, teacher: MaskedLM | None) -> list[WeightedTerm]:
     """What is minimised, with its weights; terms of weight 0 left out."""
     found: list[WeightedTerm] = [(MaskedWords(), cfg.mlm_weight)] if cfg.mlm_weight else []
     if cfg.kl_weight:
@@ -175,8 +177,8 @@ def terms(cfg: Config, student: MaskedLM, teacher: MaskedLM | None) -> list[Weig
 
 
 def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
-    """Pre-train cfg.student on cfg.corpus; best/ (a masked language model that every recipe takes as its model), last/ and
-    curves.png in run_dir. Returns the scores on the held-out documents."""
+    """Pre-train cfg.student on cfg.corpus; best/ (a masked language model, or without a term of words an encoder, which every recipe
+    takes as its model), last/ and curves.png in run_dir. Returns the scores on the held-out documents."""
     if task is not TEXT:
         raise ValueError(f"pretrain reads text, not {task.name}: `python -m distill train pretrain text --corpus FOLDER`; "
                          f"fine-tune what it makes with `sh scripts/finetune.sh {task.name}`")
@@ -218,7 +220,7 @@ def some_of(corpus: Corpus, held: np.ndarray) -> np.ndarray:
     return held[::max(1, int(np.diff(corpus.offsets)[held].sum()) // JUDGED)]
 
 
-def check_fit(cfg: Config, corpus: Corpus, models: list[MaskedLM]) -> None:
+def check_fit(cfg: Config, corpus: Corpus, models: list[TextEncoder]) -> None:
     """ValueError where the corpus was packed for another vocabulary than a model's, or a model cannot read such rows."""
     vocabulary = load_tokenizer(str(corpus.tokenizer)).get_vocab()
     for model in models:

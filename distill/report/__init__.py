@@ -142,12 +142,12 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
     if scores and scores.get("checkpoint", weights := fingerprint(run / "best")) != weights:
         raise ValueError(f"the scores are of a checkpoint with weights {scores['checkpoint']}, {run} has {weights}: evaluate it again")
     config, origin, own = (read_json(run / name) for name in ("config.json", "origin.json", "scores.json"))
-    pretrained = is_masked_lm(run / "best")
+    pretrained = is_pretrained(run / "best")
     task = {"task": TEXT.name, "version": TEXT.version} if pretrained else read_json(run / "best" / "task.json")
     scores = scores or own
     words = of_one_seed(origin["command"], config["seed"])
     parameters = stored_parameters(run / "best" / "model.safetensors")
-    source = "" if config.get("random_init") else config.get("model", "")
+    source = "" if config.get("random_init") else config.get("model") or config.get("student", "")
     steps, tokens = pretraining_of(run if pretrained else Path(source).parent)
     similarity = scores.get("similarity") or config.get("similarity") or (similarity_of(origin["senses"]) if "senses" in origin else "")
 
@@ -172,15 +172,14 @@ def data_of(notes: dict, task: str, split: str) -> str:
     return (notes.get("data") or notes.get(f"data {task}") or {}).get(split.partition(",")[0], "")[:DIGITS]
 
 
-def is_masked_lm(folder: Path) -> bool:
-    """Whether the checkpoint `folder` was pre-trained: it scores words, and answers no task."""
-    file = folder / "config.json"
-    return file.is_file() and any(name.endswith("ForMaskedLM") for name in read_json(file).get("architectures") or ())
+def is_pretrained(folder: Path) -> bool:
+    """Whether the checkpoint `folder` of a run was pre-trained: it answers no task."""
+    return (folder / "config.json").is_file() and not (folder / "task.json").is_file()
 
 
 def pretraining_of(run: Path) -> tuple[int, int]:
     """Steps and real tokens of the pre-training in `run`; zeros where there was none."""
-    lines = [line for line in RunDir(run).logged() if "tokens" in line] if is_masked_lm(run / "best") else []
+    lines = [line for line in RunDir(run).logged() if "tokens" in line] if is_pretrained(run / "best") else []
     return max((line["step"] for line in lines), default=0), sum(line["tokens"] for line in lines)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from data_utils.tasks import Task, get_task, normalise
-from distill.report import is_masked_lm
+from distill.report import is_pretrained
 from distill.report.latency import Latency, read_latencies
 from distill.rundir import MOVABLE, read_json
 from distill.scores import Predictions, Scores, load_predictions
@@ -103,7 +103,7 @@ def read_run(path: Path, folder: Path, notes: list[str]) -> Run:
     useful is added to `notes`."""
     if not (path / "DONE").exists():
         raise ValueError("unfinished: the same command resumes it")
-    if is_masked_lm(path / "best"):
+    if is_pretrained(path / "best"):
         raise ValueError("it answers no task, it was pre-trained: fine-tune its best/, with `sh scripts/finetune.sh TASK`")
     try:
         config, origin, info = (read_json(path / name) for name in ("config.json", "origin.json", "best/task.json"))

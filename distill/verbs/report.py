@@ -9,7 +9,7 @@ from pathlib import Path
 from data_utils.readers import DEFAULT_DATA_DIR
 from data_utils.tasks import get_task
 from distill.bench.records import SpeedRecord, speed_table
-from distill.report import folder_table, is_masked_lm, read_records, records_of, write_records
+from distill.report import folder_table, is_pretrained, read_records, records_of, write_records
 from distill.report.constant import constant_records, constant_run
 from distill.report.folder import Run, find_runs, runs_in
 from distill.report.plots import plot
@@ -157,7 +157,7 @@ def add_records(given: argparse.Namespace) -> None:
         write_records(given.records, records)
     else:
         logger.warning("%s has no score to record: %s", given.run,
-                       "it was pre-trained without learning words; fine-tune its best/, and record that" if is_masked_lm(runs[0] / "best") else
+                       "it was pre-trained without learning words; fine-tune its best/, and record that" if is_pretrained(runs[0] / "best") else
                        "what is held out of train only selects, and dev came without its answers")
 
 

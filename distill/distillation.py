@@ -12,7 +12,7 @@ from torch import Tensor
 from data_utils.tasks import Task
 from distill import workers
 from distill.config import ABOVE_0, FROM_0, TaskConfig, check_weights, setting
-from distill.evaluate import check_length, note_length
+from distill.evaluate import check_length, note_reading
 from distill.objective import Objective
 from distill.precision import check_precision
 from distill.presets import preset_of
@@ -149,7 +149,7 @@ def distil(cfg: DistilConfig, task: Task, run_dir: RunDir, terms: Callable[[Enco
     if senses is not None:
         senses.check_teacher(weights, teacher.depth)
     student = build_student(cfg, teacher).with_head_input(head_input, lookup)
-    note_length(student, task, cfg.max_length)
+    note_reading(student, task, cfg.max_length, cfg.windows)
     objective = Distillation(None, terms(student, teacher))
     same_vocabulary = student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
     if (objective.wanted.of_tokens or task.spans) and not same_vocabulary:

@@ -32,13 +32,13 @@ AS_IT_IS = MappingProxyType({"": attrgetter("logits")})  # the one reading of an
 
 
 def encode_split(encoder: Encoder, task: Task, split: str, data_dir: str, max_length: int = 0,
-                 windows: Windows = Windows()) -> EncodedDataset:
+                 windows: Windows | None = None) -> EncodedDataset:
     """A split as `encoder` reads it: its tokenizer, its order of the texts; `max_length` 0: what it was trained on, where that is not
-    known the task's own. `windows`: how texts with answers are cut."""
+    known the task's own. `windows`: how texts with answers are cut; None: as in training."""
     if set(encoder.info.texts) != set(task.texts):
         raise ValueError(f"the checkpoint reads the texts {', '.join(encoder.info.texts)}, {task.name} has "
                          f"{', '.join(task.texts)}: it was trained for another task")
-    max_length = max_length or encoder.info.max_length
+    max_length, windows = max_length or encoder.info.max_length, windows or known_windows(encoder)
     return encode_for(encoder, task, split, data_dir, max_length, [task.texts.index(text) for text in encoder.info.texts], windows)
 
 
@@ -69,13 +69,20 @@ def task_info(task: Task, pooling: str) -> TaskInfo:
     return TaskInfo(task.name, task.version, task.texts, task.labels, pooling, choices=task.num_choices)
 
 
-def note_length(encoder: Encoder, task: Task, max_length: int) -> None:
+def known_windows(encoder: Encoder) -> Windows:
+    """How texts with answers were cut when `encoder` was trained, as usual where that is not known."""
+    info = encoder.info
+    return Windows(info.stride, info.max_query_length) if info.max_query_length else Windows()
+
+
+def note_reading(encoder: Encoder, task: Task, max_length: int, windows: Windows) -> None:
     """Note in `encoder.info` how many tokens of an example of `task` it is trained on: `max_length`; where that is 0 as many as its
-    teacher, if it has one, else the task's own, within its positions. ValueError where it has fewer."""
+    teacher, if it has one, else the task's own, within its positions; and how texts with answers are cut. ValueError where it has fewer
+    positions."""
     usual = encoder.info.max_length or task.max_length
     length = max_length or min(usual, encoder.max_positions or usual)
     check_length(encoder, length)
-    encoder.info = replace(encoder.info, max_length=length)
+    encoder.info = replace(encoder.info, max_length=length, **({"stride": windows.stride, "max_query_length": windows.question} if task.spans else {}))
 
 
 def check_length(encoder: Encoder, length: int) -> None:
@@ -131,7 +138,7 @@ def score(encoder: Encoder, task: Task, splits: Mapping[str, EncodedDataset],
 
 
 def dev_splits(encoder: Encoder, task: Task, data_dir: str, max_length: int = 0,
-               windows: Windows = Windows()) -> dict[str, EncodedDataset]:
+               windows: Windows | None = None) -> dict[str, EncodedDataset]:
     """All dev splits of `task`, encoded for `encoder`; ValueError for a task that has none. A split whose copy in data_dir came without
     its answers is left out, which is said."""
     if not task.dev_splits:

@@ -22,7 +22,8 @@ class TaskInfo:
     its sense before the pooling, chosen by `similarity`: see SenseLookup). `choices`: how many sequences an example has, of
     which one is right; each gets one logit from the same head. 0: the classes are those of `labels`. A `pooling` of "tokens"
     says that the answer is a part of the text: `labels` are then what a token is to it. `max_length`: tokens of an example at most,
-    in training; 0 where that is not known.
+    in training; 0 where that is not known. `stride` and `max_query_length`: how it was cut into windows, where it was; 0 the latter where
+    that is not known.
     """
 
     task: str
@@ -34,6 +35,8 @@ class TaskInfo:
     similarity: str = "dot"
     choices: int = 0
     max_length: int = 0
+    stride: int = 0
+    max_query_length: int = 0
 
     @property
     def spans(self) -> bool:

@@ -7,6 +7,7 @@ import torch
 
 from data_utils.batching import TrainStream
 from data_utils.tasks import get_task
+from distill.bench.latency import measure_latency
 from distill.evaluate import answer_questions
 from distill.scores import load_predictions
 from distill.spans import answers_by_id
@@ -118,7 +119,7 @@ def test_windows_are_a_setting_and_other_tasks_refuse_it(squad, tiny_glue, tiny_
 
 
 def test_one_tasks_model_answers_the_others_questions_and_writes_the_answers(span_teachers, squad, tmp_path, capsys):
-    words = ("--checkpoint", span_teachers["SQuAD", "bert"], "--data_dir", squad, *CUT)
+    words = ("--checkpoint", span_teachers["SQuAD", "bert"], "--data_dir", squad)  # cut as in training
     assert run("evaluate", "SQuAD", *words, "--predictions", tmp_path / "squad.json", "--output", tmp_path / "scores.json") == 0
     encoder, dataset = dev(span_teachers["SQuAD", "bert"], squad)
     expected = answers_by_id(answer_questions(encoder, get_task("SQuAD"), dataset), dataset)
@@ -130,6 +131,13 @@ def test_one_tasks_model_answers_the_others_questions_and_writes_the_answers(spa
     assert run("evaluate", "SQuAD2", *words) == 0
     printed = capsys.readouterr().out
     assert "dev/squad_em" in printed and "dev, questions with an answer (n=4) squad_em" in printed and "; without one (n=4) squad_em" in printed
+
+
+def test_a_model_of_short_windows_is_scored_and_timed_by_them(span_teachers, squad):
+    words = ("--checkpoint", span_teachers["SQuAD", "deberta"], "--data_dir", squad)
+    assert run("evaluate", "SQuAD", *words) == 0
+    assert run("evaluate", "SQuAD", *words, "--stride", 60) == 1, "64 tokens, of a question 8"
+    assert measure_latency(span_teachers["SQuAD", "deberta"].parent, squad, batches=1)["tokens"] <= 64
 
 
 def test_what_an_answer_may_be_is_a_setting_of_evaluate(span_teachers, squad, tmp_path, capsys):

@@ -7,7 +7,7 @@ import torch
 
 from data_utils.tasks import Task
 from distill.config import BELOW_1, TaskConfig, one_of, setting
-from distill.evaluate import note_length, task_info
+from distill.evaluate import note_reading, task_info
 from distill.objective import Objective
 from distill.presets import BASE, BASE_TASKS, SMALL, SMALL_TASKS, preset_of
 from distill.rundir import RunDir
@@ -86,7 +86,7 @@ def start(cfg: Config, task: Task) -> Encoder:
     """What is fine-tuned, before the first step: cfg.layers of cfg.model, and a new head."""
     torch.manual_seed(cfg.seed)
     encoder = pretrained_encoder(cfg.model, task_info(task, cfg.pooling), cfg.head_dropout, cfg.random_init)
-    note_length(encoder, task, cfg.max_length)
+    note_reading(encoder, task, cfg.max_length, cfg.windows)
     return truncate(encoder, parse_layers(cfg.layers, encoder.depth))
 
 

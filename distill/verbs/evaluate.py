@@ -15,7 +15,7 @@ from data_utils.tasks import Task, get_task
 from data_utils.windows import Windows
 from distill import workers
 from distill.downloads import open_for, probe_pooling
-from distill.evaluate import answer_questions, dev_splits, encode_split, score
+from distill.evaluate import answer_questions, dev_splits, encode_split, known_windows, score
 from distill.rundir import read_json, write_json
 from distill.scores import Predictions, Scores
 from distill.senses import READINGS
@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", help="JSON file for the scores")
     spans = parser.add_argument_group("answers in a text (SQuAD)")
     spans.add_argument("--predictions", help="JSON file for the answers, by the ids of the questions: what the official script reads")
-    spans.add_argument("--stride", type=int, default=Windows.stride, help="tokens that two consecutive windows share")
-    spans.add_argument("--max_query_length", type=int, default=Windows.question, help="tokens of a question, its rest is cut off")
+    spans.add_argument("--stride", type=int, help="tokens that two consecutive windows share; by default as in training")
+    spans.add_argument("--max_query_length", type=int, help="tokens of a question, its rest is cut off; by default as in training")
     spans.add_argument("--n_best", type=int, default=Answering.n_best, help="likeliest starts and ends that are tried in each window")
     spans.add_argument("--max_answer_length", type=int, default=Answering.max_tokens, help="tokens of an answer")
     spans.add_argument("--no_answer_threshold", type=float, default=Answering.threshold,
@@ -61,10 +61,11 @@ def main(words: list[str]) -> None:
     """Score a checkpoint on the dev splits of a task, plain and, with --senses, read through its senses."""
     given = _parser().parse_args(words)
     task = get_task(given.task)
-    windows, answering = Windows(given.stride, given.max_query_length), Answering(given.n_best, given.max_answer_length, given.no_answer_threshold)
+    answering = Answering(given.n_best, given.max_answer_length, given.no_answer_threshold)
     check_given(given, task, answering)
     opened = open_for(given.checkpoint, task, given.tokenizer, given.pooling)
     encoder = opened.encoder.to(workers.device())
+    windows = windows_of(given, known_windows(encoder))
     lookup = read_senses(given, encoder) if given.senses else encoder.senses
     datasets = dev_splits(encoder, task, given.data_dir, given.max_length, windows) if task.dev_splits else {}
     if given.output and not datasets:
@@ -95,6 +96,12 @@ def main(words: list[str]) -> None:
     if given.submission:
         for path in write_submission(ways[own], task, given.data_dir, Path(given.submission), given.max_length):
             logger.info("wrote %s, the head reading %s", path, READINGS[own])
+
+
+def windows_of(given: argparse.Namespace, usual: Windows) -> Windows:
+    """How texts with answers are cut: as the settings say, in what they leave open as `usual`."""
+    said = {"stride": given.stride, "question": given.max_query_length}
+    return replace(usual, **{name: value for name, value in said.items() if value is not None})
 
 
 def coverage(lookup: SenseLookup, encoder: Encoder, dataset: EncodedDataset) -> float:
@@ -163,6 +170,7 @@ def check_given(given: argparse.Namespace, task: Task, answering: Answering) -> 
     """ValueError for settings that mean nothing, or that the task has no use for."""
     if given.max_length < 0:
         raise ValueError(f"--max_length {given.max_length}: expected 0 or more")
+    windows_of(given, Windows())  # refuses what makes no sense
     if given.similarity and not given.senses:
         raise ValueError(f"--similarity {given.similarity}: it says how --senses are read, and none are given")
     if not task.spans and (given.predictions or answering != Answering()):

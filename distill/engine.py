@@ -106,7 +106,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
     started, pace = time.monotonic() - run_dir.logged_seconds(), Pace(cfg)
     with bar(steps, "train", "step", run.step) as progress_bar, signals(cfg.save_minutes, run.step) as stop:
         if evaluate and run.step == 0 and (known or cfg.eval_on_start):
-            _log_scores(run, known or _score(run, student, evaluate, stop), run_dir)
+            _log_scores(run, known or _score(run, replica, evaluate, stop), run_dir)
         ends = run.step >= steps and not run.unscored
         while not ends:
             if not run.unscored:
@@ -117,7 +117,7 @@ def fit(student: nn.Module, objective: Objective, stream, cfg: TrainConfig, run_
                 run.unscored = evaluate is not None and (run.step % eval_every == 0 or run.step == steps)
             if run.unscored:
                 with pace.apart(), contextlib.suppress(Cut):
-                    _evaluate(run, student, evaluate, run_dir, stop)
+                    _evaluate(run, replica, evaluate, run_dir, stop)
             ends = stop.asked(run.step) or run.step == steps
             if ends or stop.due or run.step % save_every == 0:
                 with pace.apart():
@@ -242,11 +242,11 @@ def _warn_of_scales(terms: dict[str, float], weights: dict[str, float], cfg: Tra
         logger.warning(warning)
 
 
-def _score(run: Training, student: nn.Module, evaluate, stop: Stop) -> Scores:
+def _score(run: Training, replica: Alone, evaluate, stop: Stop) -> Scores:
     """The student's scores. Training goes on bit for bit as if they had not been asked for. Cut where a signal cut it off."""
-    student.eval()
-    with torch.no_grad(), stop.cutting():
-        return evaluate(student, run.best.selection if run.best else -math.inf)
+    run.module.student.eval()
+    with torch.no_grad(), replica.assembled(), stop.cutting():
+        return evaluate(run.module.student, run.best.selection if run.best else -math.inf)
 
 
 def _log_scores(run: Training, scores: Scores, run_dir: RunDir) -> None:
@@ -254,9 +254,10 @@ def _log_scores(run: Training, scores: Scores, run_dir: RunDir) -> None:
         run_dir.log({"step": run.step, "scores": scores.values, **({"heldout": scores.terms} if scores.terms else {})})
 
 
-def _evaluate(run: Training, student: nn.Module, evaluate, run_dir: RunDir, stop: Stop) -> None:
+def _evaluate(run: Training, replica: Alone, evaluate, run_dir: RunDir, stop: Stop) -> None:
     """Score the student; keep it as best/ where it beats all before."""
-    run.latest = scores = _score(run, student, evaluate, stop)
+    student = run.module.student
+    run.latest = scores = _score(run, replica, evaluate, stop)
     run.unscored = False
     _log_scores(run, scores, run_dir)
     if run.best is None or scores.selection > run.best.selection:

@@ -10,6 +10,7 @@ So each pass through a sharded module is a collective: every rank must make as m
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -36,6 +37,10 @@ class Alone:
         """The context of a backward pass: whether it brings the gradients of all ranks together. A step's last one must."""
         return contextlib.nullcontext()
 
+    def assembled(self) -> contextlib.AbstractContextManager:
+        """The context of what reads parameters around the student without a pass through the module: an evaluation, by the objective."""
+        return contextlib.nullcontext()
+
 
 class Replicated(Alone):
     """A copy on every rank, gradients averaged."""
@@ -60,6 +65,14 @@ class Sharded(Alone):
     def exchange(self, wanted: bool) -> contextlib.AbstractContextManager:
         self.run.set_requires_gradient_sync(wanted)
         return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def assembled(self) -> Iterator[None]:
+        self.run.unshard()
+        try:
+            yield
+        finally:
+            self.run.reshard()
 
 
 def parallelise(module: nn.Module, fsdp: bool) -> Alone:

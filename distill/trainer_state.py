@@ -88,7 +88,7 @@ def resume(run, state: dict) -> None:
     if len(ranks) == workers.world():
         run.term_sums = ranks[workers.rank()]
     elif workers.is_main():  # on another number of ranks the sums of all go on in the first
-        run.term_sums = {name: sum(rank[name] for rank in ranks) for name in ranks[0]}
+        run.term_sums = {name: sum(rank.get(name, 0.0) for rank in ranks) for name in ranks[0]}
 
 
 def _check_shapes(state: dict, optimizer: torch.optim.Optimizer) -> None:

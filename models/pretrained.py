@@ -72,7 +72,7 @@ def _load(loader: Callable, name: str, what: str):
         if "model_type" in reason:
             remedy = 'Download it and write its kind into its config.json ("model_type": "bert"), then give that folder'
         else:
-            remedy = "Give a folder that holds the model (MODEL=/path), a hub id that can be reached, or MODEL=minilm, which is offline"
+            remedy = "Give a folder that holds the model, a hub id that can be reached, or minilm, which is offline (MODEL=, TEACHER= before a script)"
         raise ValueError(f"cannot load the {what} of {name!r}: {reason or type(error).__name__}. {remedy}") from error
 
 
@@ -171,7 +171,7 @@ def masked_lm(name: str, fresh_head: bool = False, random_init: bool = False) ->
     if missing and not (fresh_head and of_head):
         raise ValueError(f"{name!r} is not a masked language model: transformers would initialise {', '.join(missing[:4])} randomly, and a "
                          "student would learn noise. Take a model with such a head, or train one first: "
-                         f"`python -m distill train pretrain text --preset head --student {name}`")
+                         f"`PRESET=head TEACHER={name} TEXT=... sh scripts/pretrain.sh`, and give runs/pretrain/head/best")
     return MaskedLM.of(use_fast_attention(model), load_tokenizer(name))
 
 

@@ -31,7 +31,7 @@ def parse_layers(spec: str, depth: int) -> tuple[int, ...]:
     if re.fullmatch(r"layers:\d+(,\d+)*", spec):
         layers = tuple(int(layer) for layer in spec.removeprefix("layers:").split(","))
         if max(layers) >= depth or list(layers) != sorted(set(layers)):
-            raise ValueError(f"{spec} does not fit: name layers 0 to {depth - 1}, rising, each once")
+            raise ValueError(f"{spec} does not fit: the model has {depth} layers; name some of 0 to {depth - 1}, rising, each once, or give uniform:N")
         return layers
     raise ValueError(f"unknown layers {spec!r}: give all, truncate:N, truncate:half, uniform:N or layers:0,2,4")
 

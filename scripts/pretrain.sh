@@ -14,6 +14,7 @@ CORPUS=${CORPUS:-$RUNS/corpus}                      # the packed text; a finishe
 RUN=${RUN:-$PRESET}
 LAUNCH=${LAUNCH:-}                                  # what runs the training; on 8 GPUs: torchrun --nproc_per_node 8
 
+case " $* " in *" -h "* | *" --help "*) exec "$PYTHON" -m distill train pretrain text --preset "$PRESET" --help ;; esac
 # shellcheck disable=SC2086 # several sources
 "$PYTHON" -m distill data pack $TEXT --tokenizer "$TEACHER" --output_dir "$CORPUS"
 [ "$PRESET" != head ] || set -- --student "$TEACHER" "$@"   # it is the encoder itself that gets the head

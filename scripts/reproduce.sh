@@ -9,6 +9,7 @@ DATA=${DATA:-./glue}                                # folder of the tasks
 MODEL=${MODEL:-}                                    # where the recorded path is not here: the pre-trained model,
 TEACHER=${TEACHER:-}                                # the teacher's checkpoint, a folder best/,
 SENSES=${SENSES:-}                                  # its sense dictionary,
+STUDENT=${STUDENT:-}                                # what the student starts from,
 CORPUS=${CORPUS:-}                                  # the text as it was packed
 RUNS=${RUNS:-./runs/reproduce}                      # everything is written below $RUNS/ID
 RECORDS=${RECORDS:-./scripts/results.jsonl}
@@ -21,4 +22,4 @@ fi
 ID=$1
 shift
 exec "$PYTHON" -m distill report --records "$RECORDS" reproduce "$ID" --data_dir "$DATA" --model "$MODEL" --teacher "$TEACHER" \
-    --senses "$SENSES" --corpus "$CORPUS" --output_dir "$RUNS/$ID" "$@"
+    --senses "$SENSES" --student "$STUDENT" --corpus "$CORPUS" --output_dir "$RUNS/$ID" "$@"

@@ -1,4 +1,4 @@
-"""What becomes of a pre-training run: records, students on tasks, and what happens where its models are made anew."""
+"""What becomes of a pre-training run: records, students on tasks, and what happens where its models are made anew or do not fit."""
 
 import json
 import shutil
@@ -8,15 +8,17 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from data_utils.tasks import get_task
+from data_utils.tasks import TEXT, get_task
 from distill.config import parse
-from distill.recipes import finetune
+from distill.recipes import finetune, pretrain
 from distill.report import read_records
 from distill.report.reproduce import command
 from distill.report.tables import table
 from models.checkpoint import load_encoder
 from models.pretrained import masked_lm
+from tests.corpora import packed
 from tests.pretraining import words, write_places
+from tests.test_shell import sh
 from tests.training import run
 
 
@@ -60,7 +62,7 @@ def test_a_run_is_recorded_by_the_words_that_it_finds_with_its_steps_and_tokens(
     scores, log = json.loads((student / "scores.json").read_text()), map(json.loads, (student / "log.jsonl").read_text().splitlines())
     assert (found.task, found.split, found.metric, found.recipe, found.steps) == ("text", "heldout", "accuracy", "pretrain", 12)
     assert (found.value, found.n) == (scores["values"]["heldout/accuracy"], scores["counts"]["heldout/accuracy"])
-    assert found.tokens == sum(line.get("tokens", 0) for line in log) > 0
+    assert found.tokens == sum(line.get("tokens", 0) for line in log) > 0 and found.data
     header, _, line, _ = table([found]).splitlines()
     assert header == "| | text heldout, accuracy | selected on | pre-training, steps | pre-training, tokens |" and f"| 12 | {found.tokens:,} |" in line
     again = command(found, {"data_dir": "glue", "teacher": "t", "model": "", "senses": ""}, tmp_path / "again")
@@ -84,3 +86,29 @@ def test_unmasked_text_teaches_by_soft_targets_at_all_tokens_and_is_judged_by_ma
     assert 0 == run(*words(places, tmp_path / "run", "--mlm_weight", 0, "--cos_weight", 0, "--mlm_probability", 0))
     scores = json.loads((tmp_path / "run/scores.json").read_text())
     assert scores["counts"]["heldout/accuracy"] > 0 and set(scores["terms"]) == {"kl"}
+
+
+def test_a_teacher_whose_head_is_not_read_needs_none(places, tmp_path, capsys):
+    command = words(places, tmp_path / "run", "--teacher", places / "bare", "--student", places / "teacher", "--max_steps", 1)
+    assert run(*command) == 1 and "is not a masked language model" in capsys.readouterr().err, "soft targets are scores of its words"
+    assert run(*command, "--kl_weight", 0) == 0
+    assert run(*command, "--kl_weight", 0, "--student", "all") == 1, "its head is the student's first"
+    assert run(*command, "--kl_weight", 0, "--student", "all", "--random_init", True, "--output_dir", tmp_path / "fresh") == 0
+
+
+def test_text_of_no_known_word_is_refused_where_words_are_learned(places, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("\n\n".join(["\u4f60\u597d \u4e16\u754c " * 9] * 30))
+    packed([tmp_path / "text.txt"], masked_lm(str(places / "teacher")).tokenizer, tmp_path / "corpus")
+    assert run(*words(places, tmp_path / "run", "--corpus", tmp_path / "corpus")) == 1
+    assert "no held-out token can be masked, its tokenizer knows none of these words" in capsys.readouterr().err
+
+
+def test_rows_of_another_length_or_layout_are_other_data(places):
+    found = [pretrain.facts(parse(pretrain.Config, words(places, "nowhere", *more)[3:], {}), TEXT)["data"]
+             for more in ((), ("--seed", 3), ("--max_length", 16), ("--layout", "packed"))]
+    assert found[0] == found[1] and len({data["heldout"] for data in found}) == 3
+
+
+def test_help_of_the_script_packs_nothing(tmp_path):
+    done = sh("scripts/pretrain.sh", "--help", RUNS=tmp_path, TEXT=tmp_path / "none")
+    assert done.returncode == 0 and "--relation_heads" in done.stdout and not list(tmp_path.iterdir())

@@ -174,6 +174,8 @@ def test_runs_are_timed_once_and_compared_in_a_table_and_a_figure(tiny_bert, tin
     assert status == 0 and len(lines) > 3 and "student on CoLA was not timed: cannot write /proc/latency.json" in said
     _, _, said = report(*words, "--data_dir", tmp_path / "nowhere")
     assert "student on CoLA was not timed: data directory" in said and "teacher on CoLA was not timed" in said
+    status, _, said = report(*words, "--data_dir", tiny_glue, "--baseline", "studnet")
+    assert status == 1 and "did you mean 'student'" in said and not list(runs.rglob("latency.json")), "before the minutes of timing"
     status, lines, said = report(*words, "--data_dir", tiny_glue, "--csv", out / "comparison.csv", "--plots", out)
     assert status == 0 and "not timed" not in said and [line.split(" | ")[0] for line in lines[2:4]] == ["| teacher", "| student"]
     assert float(cells(lines, "student")[-1]) > 0 and cells(lines, "teacher")[-1] == "1.00" and cells(lines, "student")[0].endswith("(2)")

@@ -1,22 +1,30 @@
 """Pre-training on two ranks, copied or sharded, gives the parameters that one process gives."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import BertConfig, BertForMaskedLM
 
 from tests.pretraining import words, write_places
+from tests.tiny import write_bert
 from tests.training import exact_arithmetic, free_port, one_rank_of_the_program, run, start
 
 EVERY_TERM = ("--hidden_weight", 1, "--attention_weight", 100, "--relation_weight", 100, "--bf16", False, "--max_tokens", 80, "--layout", "packed",
               "--learning_rate", 2e-4)
 
+NARROW = ("--hidden_weight", 1, "--bf16", False, "--max_tokens", 80, "--learning_rate", 2e-4, "--eval_on_start", True)
 RELATIONS = ("--preset", "minilmv2", "--warmup_steps", 2, "--bf16", False, "--learning_rate", 2e-4)
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """Without dropout, whose draws are each rank's own."""
-    return write_places(tmp_path_factory.mktemp("ranks"), dropout=0.0)
+    """Without dropout, whose draws are each rank's own; `narrow`: a model of half the width."""
+    root = write_places(tmp_path_factory.mktemp("ranks"), dropout=0.0)
+    write_bert(root / "narrow", hidden_size=16, num_hidden_layers=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    BertForMaskedLM(BertConfig.from_pretrained(root / "narrow")).save_pretrained(root / "narrow")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,17 @@ def test_two_ranks_learn_what_one_process_learns(places, alone, tmp_path, kind, 
     one, two = (load_file(folder / "last/model.safetensors") for folder in (alone / kind, tmp_path / "two"))
     assert one.keys() == two.keys()
     start_of = load_file(places / "teacher/model.safetensors")
-    moved = "bert.encoder.layer.0.attention.self.query.weight"
-    assert (one[moved] - start_of["bert.encoder.layer.1.attention.self.query.weight"]).abs().max() > 3e-4
+    moved = next(tensor for name, tensor in one.items() if name.endswith("encoder.layer.0.attention.self.query.weight"))
+    assert (moved - start_of["bert.encoder.layer.1.attention.self.query.weight"]).abs().max() > 3e-4
     for name, tensor in one.items():  # a key's bias shifts all scores alike: its gradient is rounding, which AdamW makes into steps
         torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5 if name.endswith("key.bias") else 1e-6, msg=lambda said: f"{name}: {said}")
+
+
+def test_a_sharded_student_that_is_narrower_than_its_teacher_is_judged_as_a_whole_one(places, tmp_path):
+    """A projection lies between their states, around the student, and an evaluation reads it too."""
+    more = ("--student", places / "narrow", *NARROW)
+    with exact_arithmetic():
+        assert run(*words(places, tmp_path / "one", *more)) == 0
+    learned_by_two(words(places, tmp_path / "two", *more, "--fsdp", True), tmp_path)
+    one, two = (json.loads((tmp_path / name / "scores.json").read_text())["terms"] for name in ("one", "two"))
+    assert one == pytest.approx(two, rel=1e-4) and {"mlm", "kl", "cos", "hidden"} == one.keys()

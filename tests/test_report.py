@@ -191,7 +191,7 @@ def test_a_folder_of_seeds_is_added_with_the_command_of_each_seed_and_its_parame
     assert main(["report", "--records", str(path), "add", "main", "pkd", str(tmp_path / "pkd")]) == 0
     first, second = read_records(path)
     assert (first.seed, second.seed, first.value, first.split) == (1, 2, 0.5, "dev"), "what is held out of train only selects"
-    assert second.command == ("python -m distill train pkd CoLA --seed 2 --teacher seed-2/best --bf16 False --output_dir pkd/seed-2")
+    assert second.command == ("python -m distill train pkd CoLA --seed 2 --teacher a/t/seed-2/best --bf16 False --output_dir CoLA/pkd/seed-2")
     assert first.recipe == "pkd" and first.parameters == 1000 and first.reading == ""
 
 

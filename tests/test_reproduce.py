@@ -17,7 +17,7 @@ from distill.report.reproduce import command, missing, reproduce
 from tests.test_report import record
 
 ROOT = Path(__file__).resolve().parents[1]
-HERE = {"data_dir": "/data", "model": "", "teacher": "", "senses": "", "corpus": ""}
+HERE = {"data_dir": "/data", "model": "", "teacher": "", "senses": "", "student": "", "corpus": ""}
 
 
 def made_by(words: str, **changed):
@@ -70,6 +70,8 @@ def test_a_teacher_of_many_seeds_is_found_by_its_whole_path():
     cut, whole = (seeded("pkd", "pkd", 2, f"--teacher {path}/best") for path in ("seed-2", "runs/assistant/seed-2"))
     others = [seeded(row, recipe, seed) for row, recipe in (("teacher", "finetune"), ("assistant", "logit_kd")) for seed in (1, 2)]
     assert others[1].id in missing(cut, [cut, *others], HERE)[0], "fine-tuned ones first, where the path is cut"
+    control = seeded("control", "finetune", 2)
+    assert control.id not in missing(cut, [cut, control, *others], HERE)[0], "a teacher from a folder of that name"
     (line,) = missing(whole, [whole, *others], HERE)
     assert others[3].id in line and others[1].id not in line
 
@@ -81,6 +83,9 @@ def test_a_model_that_a_run_made_and_a_corpus_are_missed_and_one_of_the_hub_is_n
     (line,) = missing(tuned, [made, tuned], HERE)
     assert line.startswith("--model distilbert/best is not here: set MODEL to the folder best/ of what") and made.id in line
     assert missing(made_by("finetune CoLA --model google-bert/bert-base-uncased"), [], HERE) == []
+    began = made_by("pretrain text --student head/best --output_dir pre/teacher", task="text", recipe="pretrain")
+    assert missing(began, [], HERE)[0].startswith("--student head/best is not here: set STUDENT to the folder best/ of what a run made")
+    assert missing(replace(began, command=began.command.replace("head/best", "uniform:half")), [], HERE) == []
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ the control, and with --freeze_backbone the way to a head for an encoder that ha
 """
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -16,12 +18,13 @@ import numpy as np
 import torch
 
 from data_utils.corpus import Corpus
+from data_utils.draws import HELD_OUT
 from data_utils.tasks import TEXT, Task
-from data_utils.text.batches import TextStream, fixed_batches
+from data_utils.text.batches import TextBatch, TextStream, fixed_batches
 from data_utils.text.masking import Masking
 from data_utils.text.rows import LAYOUTS, SHORTEST
 from distill import workers
-from distill.config import ABOVE_0, BELOW_1, FROM_0, FROM_1, Allowed, TrainConfig, check_weights, one_of, setting
+from distill.config import ABOVE_0, BELOW_1, FROM_0, FROM_1, Allowed, TrainConfig, check_weights, digest, one_of, setting
 from distill.distillation import WeightedTerm
 from distill.engine import fit, total_steps
 from distill.evaluate import check_length
@@ -101,6 +104,12 @@ class Config(TrainConfig):
         return self.distils or is_layer_spec(self.student)
 
     @property
+    def reads_head(self) -> bool:
+        """Whether it reads the teacher's head: its scores of words, or as the student's first head."""
+        inherited = self.mlm_weight and is_layer_spec(self.student) and not (self.random_init or self.freeze_backbone)
+        return bool(self.kl_weight or inherited)
+
+    @property
     def scores_words(self) -> bool:
         """Whether the loss reads scores of words: else no head for them is needed, on either side."""
         return bool(self.mlm_weight or self.kl_weight)
@@ -140,9 +149,11 @@ def default_preset(words: dict[str, str]) -> str:
 
 
 def facts(cfg: Config, task: Task) -> dict:
-    """What a run reads: checksums of the corpus, and of the weights of its models where they are not fresh."""
+    """What a run reads: checksums of the corpus, of what it is judged by, and of the weights of its models where they are not fresh."""
     models = {"teacher": cfg.reads_teacher, "student": not (is_layer_spec(cfg.student) or cfg.random_init)}
-    return {"corpus": Corpus.open(cfg.corpus).fingerprint, **{name: model_fingerprint(getattr(cfg, name)) for name, read in models.items() if read}}
+    corpus = Corpus.open(cfg.corpus).fingerprint
+    judged = digest({"corpus": corpus, "layout": cfg.layout, "max_length": cfg.max_length})  # of which the masks are a function too
+    return {"corpus": corpus, "data": {HELD_OUT: judged}, **{name: model_fingerprint(getattr(cfg, name)) for name, read in models.items() if read}}
 
 
 def build_student(cfg: Config, teacher: MaskedLM | None) -> TextEncoder:
@@ -184,7 +195,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
                          f"fine-tune what it makes with `sh scripts/finetune.sh {task.name}`")
     corpus = Corpus.open(cfg.corpus)
     torch.manual_seed(cfg.seed)
-    teacher = masked_lm(cfg.teacher, fresh_head=not cfg.scores_words) if cfg.reads_teacher else None
+    teacher = masked_lm(cfg.teacher, fresh_head=not cfg.reads_head) if cfg.reads_teacher else None
     student = build_student(cfg, teacher)
     check_fit(cfg, corpus, [model for model in (student, teacher) if model])
     objective = Pretraining(NoTeacher(), terms(cfg, student, teacher), student, teacher)
@@ -200,6 +211,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, learned)
     judged = masking() if cfg.mlm_probability or cfg.scores_words else masking(probability=0)  # BERT's 15 %, all alike, the same in every run: runs compare
     batches = fixed_batches(corpus, some_of(corpus, held), cfg.layout, cfg.max_length, judged, VALIDATION_SEED, workers.batch_tokens())
+    check_judged(cfg, batches)
     freeze_unread(objective, student, batches[0].select([0]), cfg)
     warn_of_steps(cfg, total_steps(cfg, stream))
     run_dir.on_scores(draw_curves)
@@ -216,17 +228,25 @@ def warn_of_steps(cfg: Config, steps: int) -> None:
 
 
 def some_of(corpus: Corpus, held: np.ndarray) -> np.ndarray:
-    """Of the documents held out every n-th, so that about JUDGED tokens are judged, in minutes, however large the corpus."""
-    return held[::max(1, int(np.diff(corpus.offsets)[held].sum()) // JUDGED)]
+    """Of the documents held out every n-th, so that about JUDGED tokens at most are judged, in minutes, however large the corpus."""
+    return held[::max(1, math.ceil(int(np.diff(corpus.offsets)[held].sum()) / JUDGED))]
+
+
+def check_judged(cfg: Config, batches: Sequence[TextBatch]) -> None:
+    """ValueError where words are learned and none that is held out is masked: the tokenizer knows none of them."""
+    if cfg.scores_words and not any(batch.masked for batch in batches):
+        raise ValueError(f"the corpus {cfg.corpus}: no held-out token can be masked, its tokenizer knows none of these words; pack the text with "
+                         "that of its language (`python -m distill data pack SOURCE --tokenizer MODEL`)")
 
 
 def check_fit(cfg: Config, corpus: Corpus, models: list[TextEncoder]) -> None:
     """ValueError where the corpus was packed for another vocabulary than a model's, or a model cannot read such rows."""
     vocabulary = load_tokenizer(str(corpus.tokenizer)).get_vocab()
+    wanted = cfg.teacher if cfg.reads_teacher else cfg.student
     for model in models:
         if model.tokenizer.get_vocab() != vocabulary:
             raise ValueError(f"the corpus {cfg.corpus} was packed with another vocabulary than {model.description} reads: pack it with "
-                             f"`python -m distill data pack SOURCE --tokenizer {cfg.teacher}`; teacher and student must share theirs")
+                             f"`python -m distill data pack SOURCE --tokenizer {wanted}`; teacher and student must share theirs")
         check_length(model, cfg.max_length)
         if cfg.layout == "packed" and not model.can_pack:
             raise ValueError(f"--layout packed: {model.description} has a convolution (conv_kernel_size {model.config.conv_kernel_size}), which "

@@ -198,6 +198,6 @@ def of_one_seed(words: Sequence[str], seed: int) -> list[str]:
 
 
 def portable(words: Sequence[str]) -> str:
-    """The command as a reader would type it: absolute paths cut to their last two parts."""
-    short = [re.sub(r"^/.*?([^/]+/[^/]+)$", r"\1", word) for word in words[1:]]
+    """The command as a reader would type it: absolute paths cut to their last two parts, a seed's and a checkpoint's folder not counted."""
+    short = [re.sub(rf"^/.*?([^/]+/[^/]+(/{FOLDER}\d+)?(/best)?)$", r"\1", word) for word in words[1:]]
     return shlex.join(["python", "-m", "distill", *short])

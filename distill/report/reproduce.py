@@ -13,7 +13,8 @@ from distill.report.policies import SPLIT, policy_of
 from distill.rundir import RunDir, origin, read_json
 from distill.senses import READINGS
 
-CHECKED = {"teacher": "TEACHER", "senses": "SENSES", "model": "MODEL", "corpus": "CORPUS"}  # paths, and the variables that name others
+CHECKED = {"teacher": "TEACHER", "senses": "SENSES", "model": "MODEL", "student": "STUDENT", "corpus": "CORPUS"}  # paths, variables for others
+OF_THE_HUB = ("model", "student")  # may be: the paths of ours end in BEST
 BEST = "best"
 DROPPED = ("output_dir", "cache_dir", "stages_dir")   # places of the first run
 
@@ -47,7 +48,7 @@ def missing(record: Record, records: Sequence[Record], paths: Mapping[str, str])
     for name, variable in CHECKED.items():
         recorded = value_of(words, name)
         path = paths.get(name) or recorded
-        if recorded and not Path(path).exists() and (name != "model" or Path(path).name == BEST):  # others may be the hub's
+        if recorded and not Path(path).exists() and (name not in OF_THE_HUB or Path(path).name == BEST):
             lines.append(f"--{name} {path} is not here: set {variable} to {_maker(name, record, records, recorded)}")
     return lines
 
@@ -58,15 +59,15 @@ def _maker(name: str, record: Record, records: Sequence[Record], path: str) -> s
         return f"what `{shlex.join(['python', '-m', 'distill', *_build(record)])} --teacher ...` makes of that teacher"
     if name == "corpus":
         return "what `python -m distill data pack` makes of that text"
-    runs = [f"`sh scripts/reproduce.sh {run.id}` makes ({run.row}, seed {run.seed})" for run in runs_behind(record, records, path)]
+    runs = [f"`sh scripts/reproduce.sh {run.id}` makes ({run.row}, seed {run.seed})" for run in runs_behind(name, record, records, path)]
     return f"the folder {BEST}/ of what {' or '.join(runs or ['a run made that is not among these records'])}"
 
 
-def runs_behind(record: Record, records: Sequence[Record], path: str) -> list[Record]:
-    """The records, one per command, of the run in whose best/ a command of `record` found its teacher, or its model.
+def runs_behind(name: str, record: Record, records: Sequence[Record], path: str) -> list[Record]:
+    """The records, one per command, of the run in whose best/ a command of `record` found its --`name`, such as its teacher.
 
-    Recorded paths are cut, so there may be several; fine-tuned ones, those beside its own folder, and those of its seed
-    come before all others.
+    Recorded paths are cut, so there may be several; fine-tuned ones, those in a folder called `name`, those beside its own folder, and
+    those of its seed come before all others.
     """
     folder, own = Path(path.removesuffix(f"/{BEST}")), Path(value_of(words_of(record), "output_dir"))
     made: dict[str, tuple[Record, Path]] = {}
@@ -75,7 +76,7 @@ def runs_behind(record: Record, records: Sequence[Record], path: str) -> list[Re
         if other.table == record.table and other.task in (record.task, TEXT.name) and other.command != record.command and _same_end(folder, place):
             made.setdefault(other.command, (other, place))
     likely = list(made.values())
-    for test in (lambda other, place: other.recipe == "finetune", lambda other, place: place.parent.name == own.parent.name,
+    for test in (lambda other, place: other.recipe == "finetune", lambda other, place: name in place.parts, lambda other, place: place.parent.name == own.parent.name,
                  lambda other, place: other.seed == record.seed):
         likely = [pair for pair in likely if test(*pair)] or likely
     return [other for other, _ in likely]

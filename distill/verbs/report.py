@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -72,24 +72,21 @@ def main(words: list[str]) -> None:
 def report_folder(given: argparse.Namespace) -> None:
     """Print the table of a folder; what is left out goes to the log."""
     runs, notes = find_runs(*given.folder)
-    if given.time:
-        untimed = time_runs(runs, given.data_dir)
-        runs, notes = find_runs(*given.folder)
-        notes += untimed
-    if given.constant:
-        constants, unanswered = constant_runs(runs, given.data_dir)
-        runs, notes = [*runs, *constants], [*notes, *unanswered]
-    for note in notes:
-        logger.warning("%s", note)
+    constants, unanswered = constant_runs(runs, given.data_dir) if given.constant else ([], [])
+    notes += unanswered
+    warn(notes)
     if not runs:
         raise ValueError(f"nothing to report below {', '.join(map(str, given.folder))}: there is no finished run that can be read")
-    rows = sorted({run.row for run in runs})
+    rows = sorted({run.row for run in (*runs, *constants)})
     for option in ("baseline", "teacher"):
         if getattr(given, option):
             chosen_row(getattr(given, option), rows, option)
-    summary = Summary(runs, given.baseline, given.teacher)
-    for doubt in summary.doubts:
-        logger.warning("%s", doubt)
+    if given.time:
+        untimed = time_runs(runs, given.data_dir)
+        warn(untimed)
+        runs, notes = find_runs(*given.folder)[0], notes + untimed
+    summary = Summary([*runs, *constants], given.baseline, given.teacher)
+    warn(summary.doubts)
     table = folder_table.table(summary)
     print(table)
     if given.markdown:
@@ -97,10 +94,14 @@ def report_folder(given: argparse.Namespace) -> None:
     if given.csv:
         write_text(given.csv, folder_table.csv(summary))
     if given.plots:
-        files, notes = plot(summary, given.plots)
-        for note in notes:
-            logger.warning("%s", note)
+        files, undrawn = plot(summary, given.plots)
+        warn(undrawn)
         logger.info("wrote %d files into %s", len(files), given.plots)
+
+
+def warn(notes: Iterable[str]) -> None:
+    for note in notes:
+        logger.warning("%s", note)
 
 
 def time_runs(runs: Sequence[Run], data_dir: str) -> list[str]:

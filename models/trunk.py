@@ -51,8 +51,11 @@ class Trunk(nn.Module):
     @property
     def max_positions(self) -> int | None:
         """The longest sequence that the model can read; None where positions are only relative (DeBERTa-v2/v3)."""
-        absolute = getattr(self.config, "position_biased_input", True)
-        return self.config.max_position_embeddings if absolute else None
+        if not getattr(self.config, "position_biased_input", True):
+            return None
+        table = getattr(getattr(self.backbone, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)  # RoBERTa has a position for padding, and counts from the next
+        return self.config.max_position_embeddings - (0 if padding is None else padding + 1)
 
     def encode(self, batch) -> tuple[Tensor, ...]:
         """The hidden states: depth + 1 tensors [B, T, D]."""

@@ -136,6 +136,11 @@ def test_a_distilberts_head_is_transformers_own_in_both_directions(tiny_bert, ti
         encoder = pretrained_encoder(str(folder), info, 0.0).eval()
         encoder.save(folder)
         assert encoder.is_transformers_own == (config.model_type == "distilbert")
+        assert encoder.max_positions == (64 if encoder.is_transformers_own else 510), "RoBERTa counts from the position after padding's"
+        longest = ids.new_full((1, encoder.max_positions), 5)
+        encoder.backbone(longest)
+        with pytest.raises((IndexError, RuntimeError)):
+            encoder.backbone(torch.cat([longest, longest[:, :1]], 1))
         batch = Batch("MRPC", torch.arange(1), ids, torch.ones_like(ids), torch.zeros_like(ids), torch.zeros(1, dtype=torch.long))
         with torch.no_grad():
             logits = encoder(batch).logits

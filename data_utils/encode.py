@@ -91,11 +91,14 @@ def encode_texts(texts: Iterable[tuple[str, ...]], tokenizer, max_length: int) -
     """Yield (ids, start of the second segment) of each row, truncated to `max_length` from the end of its longer text.
 
     The second segment starts at the row's length where there is none. Every row has as many texts as the first. Rows
-    that were cut are counted and said once, at the end. Reads `texts` CHUNK rows at a time.
+    that were cut are counted and said once, at the end. Reads `texts` CHUNK rows at a time. ValueError where a row has no room for its texts.
     """
     texts, seen, cut = iter(texts), 0, 0
     tokenise = _tokenise_each_once if tokenizer.is_fast else _tokenise
     while rows := list(itertools.islice(texts, CHUNK)):
+        least = tokenizer.num_special_tokens_to_add(pair=len(rows[0]) == 2) + len(rows[0])
+        if max_length < least:
+            raise ValueError(f"--max_length {max_length}: the special tokens of a row and one token of each text are {least}; give no fewer")
         seen += len(rows)
         for ids, types in tokenise(rows, tokenizer, max_length):
             cut += len(ids) == max_length

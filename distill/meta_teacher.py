@@ -7,7 +7,8 @@ example, by teacher (t) and student (s), is computed once.
     competitive     CE(f(t), y) + doubt(f(t), y) - doubt(f(s), y)        doubt: 1 - p(y)
 
 For scores: squared errors in place of CE, absolute errors in place of doubt. Differs: doubt is 1 - p(y) where the code has
--p(y), which moves the sum by a constant.
+-p(y), which moves the sum by a constant; scores are taken as shares of their range, so that STS-B's squared errors weigh five times less
+against its absolute ones than there.
 """
 
 from collections.abc import Mapping

@@ -38,6 +38,12 @@ class SaveError(OSError):
     """Something could not be written; what was there before is untouched."""
 
 
+def check_folder_of(file: Path | str | None, setting: str) -> None:
+    """ValueError, before the work whose result goes there, where the folder of `file`, the value of `setting`, is missing."""
+    if file and not Path(file).parent.is_dir():
+        raise ValueError(f"{setting} {file}: there is no folder {Path(file).parent}; make it first")
+
+
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 

@@ -169,6 +169,9 @@ class SenseLookup(nn.Module):
     def __init__(self, centroids_ND: Tensor, offsets: Tensor, similarity: str = "dot"):
         super().__init__()
         self.similarity = check_similarity(similarity)
+        if centroids_ND.dim() != 2 or offsets[0] != 0 or offsets[-1] != len(centroids_ND) or (offsets.diff() < 0).any():
+            raise ValueError(f"the table of senses is damaged: its offsets, {int(offsets[0])} to {int(offsets[-1])}, do not divide its "
+                             f"{len(centroids_ND)} senses; build or fetch it again")
         self.register_buffer("centroids", centroids_ND.float(), persistent=False)
         self.register_buffer("offsets", offsets, persistent=False)
         half = torch.cat([part.square().sum(-1) / 2 for part in self.centroids.split(SQUARED_ROWS)]) if similarity == "distance" else None

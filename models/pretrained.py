@@ -132,8 +132,7 @@ def pretrained_encoder(name: str, info: TaskInfo, dropout: float, random_init: b
     checkpoint has one (BERT), fresh otherwise. `random_init`: of the same shape, with fresh weights (a control). Sets no
     RNG: seed torch before."""
     check_pooling(info.pooling)
-    backbone = AutoModel.from_config(load_config(name), dtype=torch.float32) if random_init else \
-        _load(partial(AutoModel.from_pretrained, dtype=torch.float32), name, "weights")
+    backbone = AutoModel.from_config(load_config(name), dtype=torch.float32) if random_init else _backbone(name)
     config = use_fast_attention(backbone).config
     activation = LAYOUTS.get(config.model_type, PLAIN_LAYOUT).activation
     head = info.new_head(config.hidden_size, activation, dropout)
@@ -142,6 +141,16 @@ def pretrained_encoder(name: str, info: TaskInfo, dropout: float, random_init: b
         head.start_from(pooler.dense)
         backbone.pooler = None
     return Encoder(backbone, head, info, load_tokenizer(name))
+
+
+def _backbone(name: str):
+    """transformers' bare model; ValueError where the checkpoint lacks a tensor of it, but for the pooler, which many are without."""
+    model, report = _load(partial(AutoModel.from_pretrained, dtype=torch.float32, output_loading_info=True), name, "weights")
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ValueError(f"{name}: its files lack {len(missing)} tensors of the model that its config.json describes ({', '.join(missing[:3])} ...), "
+                         "transformers would initialise them randomly: fetch the folder again, or correct its config.json")
+    return model
 
 
 def classifier_tensors(name: str, info: TaskInfo) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ import torch
 _NUMBER_CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _DICTIONARY = "{token id: tensor [senses, width]}"
+_MOST_TYPES = 2**24  # tokens of a vocabulary: tables have a line for each up to the largest id
 _DAMAGED = "the file is damaged, cut short, or something else; download it again"
 
 
@@ -38,12 +39,19 @@ class _Refused(Exception):
 # and the `__setstate__` of numpy's dtype takes sizes and flags from the file.
 
 
+class _Tensor(torch.Tensor):
+    """Cannot be given another state, by which the opcode BUILD would enlarge its storage."""
+
+    def __setstate__(self, _state: object) -> None:
+        raise _Refused("a tensor's state")
+
+
 def _storage(data: bytes) -> torch.Tensor:
     """What `_load_from_bytes` is asked for, as a flat tensor."""
     storage = _load_weights_only(io.BytesIO(data))
     if not isinstance(storage, torch.storage.TypedStorage):
         raise ValueError(f"a tensor's data is a {type(storage).__name__}, expected a storage")
-    return torch.empty(0, dtype=storage.dtype).set_(storage)
+    return torch.empty(0, dtype=storage.dtype).set_(storage).as_subclass(_Tensor)
 
 
 def _tensor(flat: torch.Tensor, offset: int, size: tuple, stride: tuple, *_gradient_and_hooks: object) -> torch.Tensor:
@@ -227,7 +235,7 @@ def read_kmeanspkl(path: str | Path) -> dict[int, torch.Tensor]:
         raise ValueError(f"{path}: holds {type(loaded).__name__}, expected {_DICTIONARY}; give a .kmeanspkl file")
     senses: dict[int, torch.Tensor] = {}
     for token, value in loaded.items():
-        if type(token) is not int or token < 0:
+        if type(token) is not int or not 0 <= token < _MOST_TYPES:
             raise ValueError(f"{path}: entry {token!r} is not a token id; expected {_DICTIONARY}; give a .kmeanspkl file")
         entry = _entry(path, token, value)
         if entry is not None:
@@ -253,7 +261,7 @@ def _entry(path: str | Path, token: int, value: object) -> torch.Tensor | None:
         raise ValueError(f"{path}: token {token} has {value.dtype} {list(value.shape)}, expected floats [senses, width]")
     if not torch.isfinite(value).all():
         raise ValueError(f"{path}: token {token} has senses that are not finite (fp16 ends at 65504); build them again")
-    return value.clone(memory_format=torch.contiguous_format)
+    return value.as_subclass(torch.Tensor).clone(memory_format=torch.contiguous_format)
 
 
 def write_kmeanspkl(path: str | Path, senses: Mapping[int, torch.Tensor]) -> None:

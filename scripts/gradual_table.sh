@@ -26,4 +26,5 @@ for task in $TASKS; do
     train self_teaching self_teaching "6-3" --schedule all,half
     train self_teaching direct_long "6-3, as many steps as 6-5-4-3" --schedule 6,3 --preset long
     train self_teaching gradual "6-5-4-3" --schedule 6,5,4,3
+    "$PYTHON" -m distill report --records "$RECORDS" constant "$task" gradual --data_dir "$DATA"
 done

@@ -68,6 +68,10 @@ def test_senses_that_were_built_again_are_not_those_that_a_student_learned_from(
     assert run(*words) == 1 and "holds a run that read other senses and sense dictionary" in capsys.readouterr().err
     evaluated(place / "again", tiny_glue, tmp_path, "--senses", place / "senses")
     assert "are not those that" in caplog.text
+    shutil.rmtree(place / "senses")
+    build("STS-B", tiny_glue, place, "--layer", 1)
+    assert run("evaluate", "STS-B", "--checkpoint", place / "teacher", "--data_dir", tiny_glue, "--senses", place / "senses") == 1
+    assert "--senses were built from layer 1 of the teacher, and its last hidden states are compared" in capsys.readouterr().err
 
 
 def test_a_finished_run_and_finished_senses_are_complete_only_while_their_data_are_the_same(short, tiny_glue, tmp_path, capsys):

@@ -80,6 +80,9 @@ def test_only_times_of_one_device_are_divided(study):
     assert Summary(find_runs(study)[0], teacher="teacher").speed_up("student", "milliseconds") is None
     write_latency(study / "CoLA/student/seed-2", 16.0)
     assert Summary(find_runs(study)[0], teacher="teacher").speed_up("student", "milliseconds") == (0.5, 1, 2), "a seed that was timed there"
+    write_latency(study / "CoLA/teacher/seed-2", 9.0, device="another")
+    summary = Summary(find_runs(study)[0], teacher="teacher")
+    assert summary.device == "cpu" and summary.speed_up("student", "milliseconds") == (0.5, 1, 2), "of several devices that of the times that are shown"
 
 
 def test_who_lacks_a_run_or_a_time_and_whose_was_disturbed_is_named(study, report, tmp_path):  # noqa: F811

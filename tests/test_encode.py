@@ -126,6 +126,13 @@ def test_take_gives_the_rows_asked_for_in_that_order(tokenizer):
     assert len(dataset.take(np.array([], np.int64))) == 0
 
 
+def test_rows_without_room_for_their_texts_are_refused(tokenizer):
+    for texts, least in (("the film",), 3), (("the film", "a story"), 5):
+        assert list(encode([Example(0, texts, 0)], tokenizer, least).lengths) == [least]
+        with pytest.raises(ValueError, match=f"--max_length {least - 1}: .* are {least}"):
+            encode([Example(0, texts, 0)], tokenizer, least - 1)
+
+
 def test_no_examples_are_refused(tokenizer):
     with pytest.raises(ValueError, match="no examples"):
         encode([], tokenizer, 9)

@@ -204,8 +204,12 @@ def test_variants_and_ablations_are_a_flag_each(more, expected, data, tiny_bert,
     assert ("doubt" in next(line["terms"] for line in log if "terms" in line)) == ("--compete" not in more)
 
 
-def test_the_preset_paper_keeps_the_published_schedule(data, tiny_bert, tmp_path):
-    assert main(words(data, tiny_bert, tmp_path, "--preset", "paper", "--num_train_epochs", 2, "--temperature", 5)) == 0
+def test_the_preset_paper_keeps_the_published_schedule_and_shares_what_competing_ones_do_not_change(data, tiny_bert, tmp_path):
+    paper = ("--preset", "paper", "--num_train_epochs", 2, "--temperature", 5)
+    assert main(words(data, tiny_bert, tmp_path, *paper)) == 0
+    assert main(words(data, tiny_bert, tmp_path / "other", *paper, "--use_comp_loss", True, "--stages_dir", tmp_path / "shared")) == 0
+    assert main(words(data, tiny_bert, tmp_path / "another", *paper, "--stages_dir", tmp_path / "shared")) == 0
+    assert {f"stage-{kind}{of}" for kind in ("student", "meta") for of in ("-00", "-competing-00")} < {path.name for path in (tmp_path / "shared").iterdir()}
     stages = sorted(path.name for path in tmp_path.glob("stage-*"))
     assert stages == ["stage-features", "stage-heads", "stage-meta-00", "stage-meta-01", "stage-student-00", "stage-student-01", "stage-teacher"]
     cfg = json.loads((tmp_path / "config.json").read_text())

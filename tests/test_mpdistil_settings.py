@@ -55,7 +55,8 @@ def test_stages_and_runs_are_of_one_main_task(data, tiny_bert, tmp_path, capsys)
 @pytest.mark.parametrize("more, said", [
     (("--student", "some/model"), "unknown layers 'some/model'"), (("--student", "truncate:9"), "the model has 4 layers, keep 1 to 4"),
     (("--student", "truncate:1"), "a student of one layer has none below its last"), (("--layer_map", "typo"), "typo"),
-    (("--schedule", "interleaved", "--max_steps", 3), "leave --max_steps out")])
+    (("--schedule", "interleaved", "--max_steps", 3), "leave --max_steps out"),
+    (("--num_train_epochs", 0, "--max_steps", 3), "the other tasks' heads are trained for so many passes")])
 def test_what_would_end_a_later_fit_is_refused_before_the_first(more, said, data, tiny_bert, tmp_path, capsys):
     assert main(words(data, tiny_bert, tmp_path / "run", "--tasks", "RTE", *more)) == 1
     assert said in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """Paired tests between methods: known cases, the error against the analytic one, and what cannot be compared."""
 
+import math
 import time
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_the_error_of_one_seed_is_that_of_the_paired_examples():
     # ours is right wherever theirs is, and on 40 of 400 examples more; then theirs fails elsewhere: +1 on 80, -1 on 40
     ours, theirs = (runs([1], 400, lambda seed, last=last: np.arange(400) < last) for last in (360, 320))
     found = paired_difference("accuracy", ours, theirs)
-    assert found.value == pytest.approx(0.1) and found.stderr == pytest.approx((0.1 * 0.9 / 400) ** 0.5, rel=0.1)
+    assert found.value == pytest.approx(0.1) and found.stderr == pytest.approx((0.1 * 0.9 / 400) ** 0.5, rel=0.1) and found.freedom == math.inf
     apart = paired_difference("accuracy", ours, runs([1], 400, lambda seed: np.arange(400) >= 80))
     assert apart.value == pytest.approx(0.1) and apart.stderr == pytest.approx((0.3 - 0.01) ** 0.5 / 20, rel=0.1)
 
@@ -53,12 +54,14 @@ def test_the_error_of_seeds_that_move_all_examples_is_that_over_seeds():
     by_seed = difference_by_seed({seed: count / 400 for seed, count in right.items()}, dict.fromkeys(right, 0.5))
     found = paired_difference("accuracy", many, them, draws=400)  # so many examples that their own error is nothing
     assert found.value == pytest.approx(by_seed.value) and found.stderr == pytest.approx(by_seed.stderr, rel=0.09)
+    assert by_seed.freedom == 3 <= found.freedom < 4.5
 
 
 def test_the_error_of_noise_in_every_pair_is_counted_at_most_three_times():
     ours, theirs = runs(range(8), 400, noisy(0.8, 1)), runs(range(8), 400, noisy(0.8, 2))
     analytic = (2 * 0.8 * 0.2 / 400 / 8) ** 0.5
-    assert analytic < paired_difference("accuracy", ours, theirs).stderr < 1.2 * 3 ** 0.5 * analytic
+    found = paired_difference("accuracy", ours, theirs)
+    assert analytic < found.stderr < 1.2 * 3 ** 0.5 * analytic and found.freedom > 2 * 7, "more than from the seeds alone"
 
 
 def test_what_is_called_a_gain_by_chance_is_rare():

@@ -132,6 +132,14 @@ def test_a_configuration_without_a_kind_of_model_says_what_to_write_into_it(tiny
         load_config(str(tmp_path / "bare"))
 
 
+def test_a_model_of_which_layers_are_missing_is_refused(tiny_bert, tmp_path):
+    shutil.copytree(tiny_bert, tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] + 1}))
+    with pytest.raises(ValueError, match="lack 16 tensors of the model that its config.json describes .encoder.layer.4"):
+        pretrained_encoder(str(tmp_path / "model"), TaskInfo("CoLA", 1, ("sentence",), ("x", "y"), "cls"), 0.0)
+
+
 @pytest.mark.parametrize("looks", ["a/path/of/three", "run"])
 def test_a_run_directory_is_no_model_and_its_checkpoint_is_named(looks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -54,8 +54,9 @@ def test_stages_inside_of_a_run_and_dictionaries_are_no_runs(tmp_path):
     (tmp_path / "senses").mkdir()
     for name in ("config.json", "origin.json"):
         (tmp_path / "senses" / name).write_text('{"num_senses": 4}')
+    write_run(tmp_path / "shared" / "stage-heads")
     runs, notes = find_runs(tmp_path)
-    assert [run.row for run in runs] == ["gradual"] and not notes
+    assert [run.row for run in runs] == ["gradual"] and not notes, "stages are parts of runs, shared ones too"
 
 
 def test_runs_of_a_folder_of_seeds_come_in_their_order(tmp_path):

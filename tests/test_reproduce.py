@@ -128,6 +128,7 @@ def test_a_number_that_is_off_by_more_than_its_error_and_an_unknown_id_end_with_
     told = ["report", "--records", str(path)]
     assert main([*told, "constant", "MRPC", "main", "--data_dir", str(tiny_glue)]) == 0
     _, accuracy = read_records(path)
+    assert accuracy.data == data_fingerprint(get_task("MRPC"), "dev", str(tiny_glue))[:16]
     again = [*told, "reproduce", accuracy.id, "--data_dir", str(tiny_glue), "--output_dir", str(tmp_path / "again")]
     write_records(path, [replace(accuracy, value=accuracy.value + 0.02, stderr=0.021)])
     assert main(again) == 0

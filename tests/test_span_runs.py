@@ -148,7 +148,8 @@ def test_what_an_answer_may_be_is_a_setting_of_evaluate(span_teachers, squad, tm
     found = json.loads((tmp_path / "found.json").read_text()).values()
     assert "" not in found and all(len(text.split()) == 1 for text in found)
     capsys.readouterr()
-    for bad in (("--n_best", 0), ("--max_answer_length", 0), ("--pooling", "mean"), ("--stride", -1), ("--max_query_length", 0)):
+    for bad in (("--n_best", 0), ("--max_answer_length", 0), ("--pooling", "mean"), ("--stride", -1), ("--max_query_length", 0),
+                ("--output", tmp_path / "none/scores.json")):
         assert run("evaluate", "SQuAD2", *words, *bad) == 1 and bad[0] in capsys.readouterr().err
 
 

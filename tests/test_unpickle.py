@@ -68,6 +68,7 @@ def test_tensors_that_share_memory_in_the_file_do_not_share_it_afterwards(tmp_pa
     ([1, 2], "holds list"),
     ({"ban": torch.ones(1, 2)}, "'ban' is not a token id"),
     ({-1: torch.ones(1, 2)}, "-1 is not a token id"),
+    ({2**40: torch.ones(1, 2)}, "1099511627776 is not a token id"),
     ({1: torch.ones(1, 2), 2: torch.ones(1, 3)}, "different widths [2, 3]"),
     ({1: torch.ones(2)}, "token 1 has torch.float32 [2]"),
     ({1: torch.ones(1, 2, 2)}, "token 1 has torch.float32 [1, 2, 2]"),
@@ -145,6 +146,14 @@ def test_a_pickle_that_redefines_what_it_may_call_changes_nothing_for_the_next(t
     load_pickle(path)
     assert (models.unpickle._tensor.__name__, models.unpickle._tensor.__defaults__) == before
     assert torch.equal(load_pickle(dump(path, torch.ones(2))), torch.ones(2))
+
+
+def test_a_tensor_that_is_given_another_state_is_refused(tmp_path):
+    storage = torch.storage.TypedStorage(wrap_storage=torch.ones(4).untyped_storage(), dtype=torch.float32, _internal=True)
+    good = pickle.dumps(Call(torch._utils._rebuild_tensor_v2, storage, 0, (4,), (1,), False, OrderedDict()), protocol=2)
+    state = pickle.dumps((torch.ones(4), 0, (100,), (1,)), protocol=2)
+    (tmp_path / "a").write_bytes(good[:-1] + state[2:-1] + b"b.")  # ... BUILD
+    assert "a tensor's state" in refusal(load_pickle, tmp_path / "a")
 
 
 def test_arrays_of_objects_and_of_foreign_byte_order_are_refused(tmp_path):

@@ -35,7 +35,8 @@ class Config(TaskConfig):
 
 
 # paper: the teachers of arXiv 2504.06036 (its published code), DeBERTa-v3-large, first_token pooling. Differs: torch's AdamW, with
-# bias correction.
+# bias correction; texts are cut at their end, theirs at a random one; QNLI's question comes first, theirs second (models/import_checkpoint.py
+# reads their checkpoints in their order).
 # small: for minilm (22 M parameters). Its rate was held against 2e-4 (MRPC, CoLA, STS-B) and 5e-5 (MRPC, CoLA), one seed
 # each: ahead on MRPC (accuracy, 2 and 4 points), level on the others (`python -m distill report table settings`).
 PER_TASK = {

@@ -155,7 +155,7 @@ def records_of(run: Path, table: str, row: str, scores: dict | None = None, read
         split, metric = key.split("/")
         return Record(
             table=table, row=row, task=scores.get("task", task["task"]), task_version=scores.get("version", task["version"]), split=split,
-            metric=metric, value=value, n=scores["counts"][key], stderr=scores["errors"][key], seed=config["seed"], recipe=words[2],
+            metric=metric, value=value, n=scores["counts"][key], stderr=scores["errors"][key], seed=config["seed"], recipe=without(words, ["preset"])[2],
             command=portable(words), commit=origin["commit"], config=digest(config), device=origin["device"], seconds=own["seconds"],
             parameters=parameters if is_of_best(key) else None, reading=reading, stage=stage_of(run), selected_on=RunDir(run).scores().selected_on,
             evaluations=RunDir(run).evaluations(), steps=steps, tokens=tokens, similarity=similarity, data=data_of(scores if "data" in scores else origin, task["task"], split))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_utils.encode import untokenised
-from data_utils.readers import read_examples
+from data_utils.readers import data_fingerprint, read_examples
 from data_utils.tasks import Example, Task
 from distill.config import digest
 from distill.judging import judged, scored
-from distill.report import UNTRAINED, Record, portable
+from distill.report import UNTRAINED, Record, data_of, portable
 from distill.report.folder import Run
 from distill.rundir import origin
 from distill.scores import Predictions, Scores
@@ -47,8 +47,10 @@ def constant_records(task: Task, data_dir: str, table: str, words: list[str]) ->
     """The records of the constant answer, read from the data alone; `words` is the command."""
     constant, facts = constant_of(task, data_dir), origin(words)
     scores, config = constant_scores(constant, task, data_dir), digest({"answer": constant.name})
+    read = {"data": {split: data_fingerprint(task, split, data_dir) for split in task.dev_splits}}
     return [Record(table, ROW, task.name, task.version, *key.split("/"), value, scores.counts[key], scores.errors[key], 0, UNTRAINED,
-                   portable(words), facts["commit"], config, facts["device"], 0.0, 0) for key, value in scores.values.items()]
+                   portable(words), facts["commit"], config, facts["device"], 0.0, 0, data=data_of(read, task.name, key.split("/")[0]))
+            for key, value in scores.values.items()]
 
 
 def constant_run(task: Task, data_dir: str) -> Run:

@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 from data_utils.tasks import Task, get_task, normalise
 from distill.report import is_pretrained
 from distill.report.latency import Latency, read_latencies
-from distill.rundir import MOVABLE, read_json
+from distill.rundir import MOVABLE, read_json, stage_of
 from distill.scores import Predictions, Scores, load_predictions
 from distill.seeds import FOLDER, runs_by_seed
 from models.weights import stored_parameter_counts
@@ -67,7 +67,7 @@ def find_runs(*folders: Path) -> tuple[list[Run], list[str]]:
     """The finished runs below the folders, and a line for each that is left out and for each doubt about the others. Of several
     folders the rows are named as seen from the folder that holds them all.
 
-    A run inside of a run, a stage of it, is part of that. ValueError where one is no folder.
+    A run inside of a run, a stage of it, is part of that, and so is a stage that several share. ValueError where one is no folder.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -78,7 +78,7 @@ def find_runs(*folders: Path) -> tuple[list[Run], list[str]]:
     runs: dict[tuple, Run] = {}
     notes = []
     found = {file.parent for given in folders for file in given.rglob("origin.json") if is_run(file.parent)}
-    for path in _outermost(sorted(found)):
+    for path in (path for path in _outermost(sorted(found)) if not stage_of(path)):
         try:
             run = read_run(path, folder, notes)
             twin = runs.setdefault((run.row, run.task.name, run.seed), run)

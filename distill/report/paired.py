@@ -60,6 +60,8 @@ def paired_difference(metric: str, ours: Mapping[Seed, Predictions], theirs: Map
     hard for both cancels. The standard error is the standard deviation of the draws. With one seed it is that of the
     examples alone.
 
+    Its degrees of freedom are Welch's and Satterthwaite's: k - 1 where seeds are all that varies, without end where examples are.
+
     Seeds and examples are crossed, hence drawn as rows and columns: Owen (2007), The pigeonhole bootstrap, Annals of
     Applied Statistics 1. It errs on the safe side: noise that belongs to single pairs of seed and example counts up to three
     times. k - 1 draws leave the variance between few seeds unbiased: Rao and Wu (1988), JASA 83, section 2.
@@ -78,7 +80,14 @@ def paired_difference(metric: str, ours: Mapping[Seed, Predictions], theirs: Map
                                for weights in draw_resamples(generator, units, draws)], axis=1)
     picked = generator.integers(0, len(pairs), (max(len(pairs) - 1, 1), draws))
     means_R = np.take_along_axis(drawn_KR, picked, axis=0).mean(0)
-    return Difference(float(np.mean(values)), float(means_R.std(ddof=1)), len(pairs))
+    stderr = float(means_R.std(ddof=1))
+    return Difference(float(np.mean(values)), stderr, len(pairs), _freedom(values, stderr))
+
+
+def _freedom(values: Sequence[float], stderr: float) -> float:
+    """Degrees of freedom of a standard error of which the spread between the seeds' `values` is one part, and another as good as known."""
+    between = mean_and_error(values)[1] if len(values) > 1 else 0.0
+    return (len(values) - 1) * max(1.0, (stderr / between) ** 4) if between else math.inf
 
 
 def difference_by_seed(ours: Mapping[Seed, float], theirs: Mapping[Seed, float]) -> Difference | None:

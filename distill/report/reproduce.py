@@ -117,8 +117,11 @@ def _other_data(record: Record, out: Path) -> str:
     """A line where other data was scored than for the record, "" where it was the same, or it is not known."""
     if not record.data:
         return ""
-    notes = read_json(out / "readings.json")[record.reading] if record.reading else read_json(out / record.stage / "origin.json")
-    now = data_of(notes, record.task, record.split)
+    if words_of(record)[0] == "report":
+        now = _again(record, out).data
+    else:
+        notes = read_json(out / "readings.json")[record.reading] if record.reading else read_json(out / record.stage / "origin.json")
+        now = data_of(notes, record.task, record.split)
     return f"other data: {record.task} {record.split} has the checksum {now} ... here, {record.data} ... there\n" if now != record.data else ""
 
 
@@ -148,10 +151,15 @@ def _run(words: Sequence[str]) -> None:
         raise ValueError(f"the command above ended with status {status}: see what it said")
 
 
+def _again(record: Record, out: Path) -> Record:
+    """The record that a `report` command wrote into `out`."""
+    return find_record(read_records(out / "records.jsonl"), record.id)
+
+
 def score_of(record: Record, out: Path) -> float:
     """The number that the record is about, as it was made again in `out`."""
     if words_of(record)[0] == "report":
-        return find_record(read_records(out / "records.jsonl"), record.id).value
+        return _again(record, out).value
     scores = read_json(out / "readings.json")[record.reading]["values"] if record.reading else {
         **RunDir(out / record.stage).scores().values, **policy_of(out / record.stage, record.task)}
     key = f"{record.split}/{record.metric}"

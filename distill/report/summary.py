@@ -83,9 +83,10 @@ class Summary:
 
     def speed_up(self, row: str, fact: str) -> tuple[float, int, int] | None:
         """How many times as fast as the teacher a system is: the mean over tasks of the teacher's `fact` (a Run's time) divided by
-        the system's, where both were timed on one device; over how many tasks; for how many the teacher was timed."""
+        the system's, where both were timed on one device, the table's if on several; over how many tasks; for how many the teacher was
+        timed."""
         ours, theirs = self._times(row, fact), self._times(self.teacher, fact)
-        shared = {key[0]: theirs[key] / ours[key] for key in theirs if key in ours}
+        shared = {key[0]: theirs[key] / ours[key] for key in sorted(theirs, key=lambda key: key[1] == self.device) if key in ours}
         return (sum(shared.values()) / len(shared), len(shared), len({task for task, _ in theirs})) if shared else None
 
     def _times(self, row: str, fact: str) -> dict[tuple[str, str], float]:

@@ -13,6 +13,7 @@ from distill.bench.timing import calibrate, measure
 from distill.config import FROM_1, Allowed, Settings, parse, setting
 from distill.precision import check_precision
 from distill.report import write_records
+from distill.rundir import check_folder_of
 
 PARTS = ("training", "cache", "attention", "cluster", "collect", "lookup", "packing")
 LONG = ("dev_score", "words")  # whole runs, gigabytes: only where asked for
@@ -42,8 +43,7 @@ class BenchConfig(Settings):
         unknown = [part for part in self.parts.split(",") if part not in PARTS + LONG]
         if unknown:
             raise ValueError(f"--parts {self.parts}: no part {unknown[0]!r}; there are {', '.join(PARTS + LONG)}")
-        if self.records and not Path(self.records).parent.is_dir():
-            raise ValueError(f"--records {self.records}: there is no folder {Path(self.records).parent}; make it first")
+        check_folder_of(self.records, "--records")
 
 
 def main(words: list[str]) -> None:

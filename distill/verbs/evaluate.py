@@ -16,7 +16,7 @@ from data_utils.windows import Windows
 from distill import workers
 from distill.downloads import open_for, probe_pooling
 from distill.evaluate import answer_questions, dev_splits, encode_split, known_windows, score
-from distill.rundir import read_json, write_json
+from distill.rundir import check_folder_of, read_json, write_json
 from distill.scores import Predictions, Scores
 from distill.senses import READINGS
 from distill.senses.dictionary import DICTIONARY, SenseDictionary
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
                         "learned it, for a model that learned none as the dictionary says")
     parser.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks")
     parser.add_argument("--tokenizer", help="spm.model, or its folder, for a downloaded file that lies without one")
-    parser.add_argument("--pooling", choices=POOLINGS, help="what the head reads, where the checkpoint does not say it")
+    parser.add_argument("--pooling", choices=POOLINGS, help="what the head reads: where the checkpoint does not say it, or instead")
     parser.add_argument("--max_length", type=int, default=0, help="tokens per example; 0: as in training, where that is not known the task's own")
     parser.add_argument("--submission", help="folder for the leaderboard's files: predictions of the test splits")
     parser.add_argument("--reading", choices=READINGS, help="what --submission and --predictions are answered from; by default what the head "
@@ -154,6 +154,8 @@ def read_senses(given: argparse.Namespace, encoder: Encoder) -> SenseLookup:
     best = weights_folder(checkpoint)
     notes = best.parent / "origin.json"
     learned = read_json(notes) if checkpoint.is_dir() and notes.is_file() else {}
+    if checkpoint.is_dir() and senses.provenance.get("teacher") == fingerprint(best):
+        senses.check_teacher(fingerprint(best), encoder.depth)
     table, built, taught_by = learned.get(DICTIONARY), senses.provenance.get("teacher"), learned.get("teacher")
     if table and table != senses.digest():
         logger.warning("--senses %s are not those that %s learned from: its scores through them may mean little; distil it again", given.senses,
@@ -171,6 +173,8 @@ def check_given(given: argparse.Namespace, task: Task, answering: Answering) -> 
     if given.max_length < 0:
         raise ValueError(f"--max_length {given.max_length}: expected 0 or more")
     windows_of(given, Windows())  # refuses what makes no sense
+    for setting in ("output", "predictions"):
+        check_folder_of(getattr(given, setting), f"--{setting}")
     if given.similarity and not given.senses:
         raise ValueError(f"--similarity {given.similarity}: it says how --senses are read, and none are given")
     if not task.spans and (given.predictions or answering != Answering()):

@@ -16,7 +16,7 @@ from distill.report.plots import plot
 from distill.report.reproduce import CHECKED, find_record, reproduce
 from distill.report.summary import Summary
 from distill.report.tables import chosen_row, csv_of, csv_text, render, tables_of
-from distill.rundir import device_name, read_json, write_text
+from distill.rundir import check_folder_of, device_name, read_json, write_text
 from distill.senses import READINGS
 
 SPEED = "speed"  # the table of what `bench` measured
@@ -71,6 +71,8 @@ def main(words: list[str]) -> None:
 
 def report_folder(given: argparse.Namespace) -> None:
     """Print the table of a folder; what is left out goes to the log."""
+    for setting in ("markdown", "csv"):
+        check_folder_of(getattr(given, setting), f"--{setting}")
     runs, notes = find_runs(*given.folder)
     constants, unanswered = constant_runs(runs, given.data_dir) if given.constant else ([], [])
     notes += unanswered

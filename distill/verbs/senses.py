@@ -109,13 +109,17 @@ def score(given: argparse.Namespace) -> None:
     if task.name != "demo":
         raise ValueError(f"the true senses of {task.name} are not known: only those of demo are")
     teacher, dictionary = load_encoder(given.teacher), SenseDictionary.load(given.senses)
+    built = int(dictionary.provenance.get("layer", -1))
+    dictionary.check_teacher(fingerprint(Path(given.teacher)), built)
+    if built > teacher.depth or dictionary.centroids.shape[1] != teacher.width_of(teacher.depth if built == -1 else built):
+        raise ValueError(f"--senses {given.senses}: senses of layer {built} and of width {dictionary.centroids.shape[1]}; the teacher {given.teacher} "
+                         f"has {teacher.depth} layers, {teacher.width} wide; give the dictionary of this teacher")
     folder = find_folder(task, given.data_dir)
     if folder is None:
         raise ValueError(f"no demo task in {given.data_dir}: `python -m distill data demo {given.data_dir}/demo` writes it")
     layers = range(teacher.depth + 1)
     train = collect_occurrences(teacher, task, "train", folder, layers)
     dev = collect_occurrences(teacher, task, "dev", folder, layers)
-    built = int(dictionary.provenance.get("layer", -1))
     at_layer = collect_occurrences(teacher, task, "dev", folder, [built])
     words = score_dictionary(dictionary, at_layer)
     by_layer = compare_layers(train, dev, given.num_senses, seed=0)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +240,9 @@ def test_build_is_callable_without_the_command_line(made, undisturbed, tmp_path)
     cfg = SenseConfig(output_dir=str(tmp_path), data_dir=str(made / "glue"), num_senses=K, bf16=False)
     dictionary = build(cfg, get_task("CoLA"), load_encoder(made / "teacher/best"), RunDir(tmp_path), {})
     assert torch.equal(dictionary.offsets, SenseDictionary.load(made / "undisturbed").offsets)
+    adapted = load_encoder(made / "teacher/best")
+    adapted.adaptor, adapted.head = torch.nn.Linear(adapted.width, adapted.width + 8), adapted.info.new_head(adapted.width + 8, "gelu", 0.0)
+    for layer, width in ((-1, adapted.width), (-2, adapted.width - 8), (1, adapted.width - 8)):
+        place = tmp_path / f"layer{layer}"
+        found = build(replace(cfg, layer=layer, output_dir=str(place)), get_task("CoLA"), adapted, RunDir(place), {})
+        assert found.centroids.shape[1] == width, "an adaptor widens the last states alone"

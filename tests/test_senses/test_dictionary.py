@@ -27,6 +27,13 @@ def test_a_saved_dictionary_is_loaded_whole_and_a_cut_one_refused(tmp_path):
             SenseDictionary.load(tmp_path / "cut.safetensors")
 
 
+@pytest.mark.parametrize("offsets", [[0, 2, 2, 6], [1, 2, 2, 5], [0, 3, 2, 5]])
+def test_offsets_that_do_not_divide_the_senses_are_refused_where_they_would_be_read(offsets):
+    dictionary = SenseDictionary(torch.randn(5, 8).half(), torch.tensor(offsets), torch.zeros(3, dtype=torch.int32))
+    with pytest.raises(ValueError, match="the table of senses is damaged: its offsets, . to ., do not divide its 5 senses"):
+        dictionary.lookup()
+
+
 def test_export_and_import_give_the_same_senses_back(tmp_path, capsys):
     published, back = tmp_path / "MRPC.kmeanspkl", tmp_path / "back.safetensors"
     one = SenseDictionary(torch.randn(5, 8).half(), torch.tensor([0, 2, 2, 5, 5]), torch.tensor([9, 0, 3, 0], dtype=torch.int32))

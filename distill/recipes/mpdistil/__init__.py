@@ -8,10 +8,12 @@ task to study next. Four fits:
 
 The quiz is a tenth of every class of train, fixed. Differs from the published code (github.com/notmyname16/MPDistil), which leaves the
 policy nothing to learn from: the student steps after every action, states carry no gradient, dropout is on, the heads of other tasks
-are trained before they are used, and what selects is a further tenth of train. --preset paper keeps what was published.
+are trained before they are used, and what selects is a further tenth of train. --preset paper keeps what was published, but for what
+is said beside it.
 """
 
 import logging
+from collections.abc import Sequence
 
 import torch
 
@@ -23,7 +25,7 @@ from distill.layer_maps import layer_pairs
 from distill.meta_teacher import load_features, save_features
 from distill.presets import BASE, LARGE, SMALL, preset_of
 from distill.recipes import finetune
-from distill.recipes.mpdistil.fits import QUIZ, Data, curriculum, episodes, fit_student_and_meta, fit_teacher, stage_config, warm_heads
+from distill.recipes.mpdistil.fits import QUIZ, Data, curriculum, episodes, fit_student_and_meta, fit_teacher, stage_config, stage_name, warm_heads
 from distill.recipes.mpdistil.settings import Config
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -38,7 +40,8 @@ from models.weights import fingerprint
 logger = logging.getLogger(__name__)
 
 # paper: the published code, its schedule and its selection on dev. Differs: the optimiser starts again
-# with every epoch of the interleaved fits; dropout is on; the policy learns as curriculum.py says, but for its rewards.
+# with every epoch of the interleaved fits; dropout is on; the other tasks' heads are trained first; the policy learns as curriculum.py
+# says, but for its rewards; scores are weighed as meta_teacher.py says.
 # small: for minilm, the rates of its own presets; the policy's is ten times the published one, with which 200 steps of AdamW
 # cannot move it (test_curriculum.py). Not tuned.
 # base, large: by the teacher's width; published rates for BERT-base, those of r1's large encoders. Not tuned.
@@ -76,7 +79,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     data = Data(*split_quiz(train), evaluation)
     pools = {task.name: data.train if cfg.main_pool == "train" else data.quiz}
     pools |= {entry.name: quiz_of(start, entry, cfg, cfg.pool_size) for entry in others}
-    _check_fit(cfg, task, start.depth, len(data.quiz))
+    _check_fit(cfg, task, others, start.depth, len(data.quiz))
     run_dir.begin(cfg, read)
     of_main = {name: read[name] for name in ("task", f"data {task.name}", "model")}
     stages = Stages(cfg, RunDir(cfg.stages_dir) if cfg.stages_dir else run_dir, of_main, _unread(cfg))
@@ -87,7 +90,7 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     torch.manual_seed(cfg.seed)  # the other tasks' heads start alike, whichever fits were made in this sitting
     student = MultiTask(load_encoder(studied.best), [task_info(entry, cfg.pooling) for entry in others])
     if others:
-        heads = stages.run("heads", lambda place: warm_heads(cfg, student, {entry.name: entry for entry in others}, pools, place),
+        heads = stages.run(stage_name(cfg, "heads"), lambda place: warm_heads(cfg, student, {entry.name: entry for entry in others}, pools, place),
                            **read, student=fingerprint(studied.best))
         student.restore(heads.last)
     before = studied.scores()
@@ -98,15 +101,18 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     return scores
 
 
-def _check_fit(cfg: Config, task: Task, depth: int, asked: int) -> None:
+def _check_fit(cfg: Config, task: Task, others: Sequence[Task], depth: int, asked: int) -> None:
     """ValueError for what would end a later fit: a teacher of `depth` layers, a quiz of `asked` examples. What changes nothing is said."""
+    if others and not cfg.num_train_epochs:
+        raise ValueError("--num_train_epochs 0: the other tasks' heads are trained for so many passes over their quizzes; give more, "
+                         "--max_steps bounds the student all the same")
     episodes(cfg).check(task, asked)
     kept = parse_layers(cfg.student, depth)
     if cfg.beta:
         layer_pairs(cfg.layer_map, len(kept), depth)
     if cfg.in_turns and cfg.meta_epochs != Config.meta_epochs:
         logger.warning("--meta_epochs %g is not read: interleaved, the meta-teacher makes a pass over the quiz after each epoch", cfg.meta_epochs)
-    if cfg.use_comp_loss and (cfg.policy != "learned" or cfg.reward_function == "real" and cfg.step_every == "action"):
+    if cfg.use_comp_loss and not cfg.in_turns and (cfg.policy != "learned" or cfg.reward_function == "real" and cfg.step_every == "action"):
         logger.warning("--use_comp_loss True: another meta-teacher, and the same student: %s", "the policy is not rewarded" if cfg.policy != "learned"
                        else "of real rewards the meta-teacher's part is the same before a step and after it")
 
@@ -123,6 +129,6 @@ OF_CURRICULUM = ("output_dir", "stages_dir", "compete", "policy", "policy_learni
 
 
 def _unread(cfg: Config) -> dict[str, tuple[str, ...]]:
-    """By kind of stage, the settings that only later ones read. Interleaved, the student is one."""
-    later = {**LATER, "student": ()} if cfg.in_turns else LATER
+    """By kind of stage, the settings that only later ones read. Interleaved, a student reads what the meta-teacher before it does."""
+    later = {**LATER, "student": LATER["meta"]} if cfg.in_turns else LATER
     return {kind: (*OF_CURRICULUM, *names) for kind, names in later.items()}

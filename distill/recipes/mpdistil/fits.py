@@ -48,9 +48,10 @@ class Data:
     evaluation: Mapping[str, EncodedDataset]
 
 
-def _ending(cfg: Config, number: int) -> str:
-    """Of the names of round `number`'s stages, where there are several."""
-    return f"-{number:02d}" if cfg.in_turns else ""
+def stage_name(cfg: Config, kind: str, number: int | None = None) -> str:
+    """Of a stage, in the round `number` where there are several: competing meta-teachers are others, and so is the student that they teach."""
+    competing = cfg.use_comp_loss and (kind == "meta" or cfg.in_turns)
+    return f"{kind}{'-competing' if competing else ''}{'' if number is None or not cfg.in_turns else f'-{number:02d}'}"
 
 
 def stage_config(cfg: Config, **changed) -> finetune.Config:
@@ -83,7 +84,7 @@ def _student_stage(cfg: Config, task: Task, signal: RunDir, student: Encoder, ch
     """The second fit: the student, on labels, soft targets and [CLS] states of the run `signal`'s best model. `checksum`: the
     student's, where it has been trained."""
     stage = stage_config(cfg, num_train_epochs=1 if cfg.in_turns else cfg.num_train_epochs, seed=seed_of(cfg.seed, number))
-    return stages.run(f"student{_ending(cfg, number)}", lambda run_dir: _fit_student(stage, cfg, task, student, signal, data, run_dir),
+    return stages.run(stage_name(cfg, "student", number), lambda run_dir: _fit_student(stage, cfg, task, student, signal, data, run_dir),
                       teacher=fingerprint(signal.best), student=checksum)
 
 
@@ -92,8 +93,7 @@ def _meta_stage(cfg: Config, task: Task, meta: RunDir, student: Encoder, checksu
     """The third fit: the last layer of the run `meta`'s best model, on the quiz, with or against `student`."""
     stage = stage_config(cfg, num_train_epochs=1 if cfg.in_turns else cfg.meta_epochs, max_steps=0, learning_rate=cfg.meta_learning_rate,
                          seed=seed_of(cfg.seed, number), **CONSTANT)
-    return stages.run(f"meta{'-competing' if cfg.use_comp_loss else ''}{_ending(cfg, number)}",
-                      lambda run_dir: _fit_meta(stage, cfg, task, load_encoder(meta.best), student, read, data, run_dir),
+    return stages.run(stage_name(cfg, "meta", number), lambda run_dir: _fit_meta(stage, cfg, task, load_encoder(meta.best), student, read, data, run_dir),
                       teacher=fingerprint(meta.best), student=checksum)
 
 

@@ -112,3 +112,17 @@ def test_rows_of_another_length_or_layout_are_other_data(places):
 def test_help_of_the_script_packs_nothing(tmp_path):
     done = sh("scripts/pretrain.sh", "--help", RUNS=tmp_path, TEXT=tmp_path / "none")
     assert done.returncode == 0 and "--relation_heads" in done.stdout and not list(tmp_path.iterdir())
+
+
+def test_runs_are_held_against_the_first_word_by_word(places, student, tmp_path, capsys):
+    more = ("--preset", "mlm", "--bf16", False, "--eval_on_start", True)
+    assert run(*words(places, tmp_path / "alone", *more)) == 0 and run(*words(places, tmp_path / "shorter", *more, "--max_length", 16)) == 0
+    capsys.readouterr()
+    assert run("report", "words", tmp_path / "alone", student, places, "--temperature", 3) == 1 and "neither a run directory" in capsys.readouterr().err
+    assert run("report", "words", tmp_path / "alone", student, tmp_path / "alone", "--temperature", 1) == 0
+    lines = [[part.strip() for part in line.split("|")[2:-1]] for line in capsys.readouterr().out.splitlines()[2:5]]
+    scores = json.loads((tmp_path / "alone/scores.json").read_text())
+    assert lines[0] == lines[2] and lines[0][:2] == [f"{100 * scores['values']['heldout/accuracy']:.1f}", f"{scores['terms']['mlm']:.3f}"]
+    assert lines[0][2] == lines[0][3] and lines[0][4:] == ["-", "-"], "the entropy at temperature 1 is that of the distribution itself"
+    assert float(lines[1][5].split(" ± ")[0]) == pytest.approx(float(lines[1][1]) - float(lines[0][1]), abs=2e-3)
+    assert run("report", "words", tmp_path / "alone", tmp_path / "shorter") == 1 and "was judged on other words" in capsys.readouterr().err

@@ -8,19 +8,17 @@ the control, and with --freeze_backbone the way to a head for an encoder that ha
 """
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
-import numpy as np
 import torch
 
 from data_utils.corpus import Corpus
 from data_utils.draws import HELD_OUT
 from data_utils.tasks import TEXT, Task
-from data_utils.text.batches import TextBatch, TextStream, fixed_batches
+from data_utils.text.batches import TextBatch, TextStream
 from data_utils.text.masking import Masking
 from data_utils.text.rows import LAYOUTS, SHORTEST
 from distill import workers
@@ -31,7 +29,7 @@ from distill.evaluate import check_length
 from distill.language_terms import PLACES, Directions, MaskedWords, SoftWords
 from distill.layer_maps import layer_pairs, relation_pair
 from distill.precision import cast_products
-from distill.pretraining import Pretraining, Validation, freeze_unread
+from distill.pretraining import Pretraining, Validation, freeze_unread, judged_batches
 from distill.report.curves import draw_curves
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -43,9 +41,7 @@ from models.text_encoder import TextEncoder, without_token_types
 from models.truncate import is_layer_spec, parse_layers, truncate
 
 COS_PLACES = ("tokens", "cls")
-VALIDATION_SEED = 0
 FEW = 100  # steps of a run that is said to be short
-JUDGED = 2**21  # tokens held out: 300,000 masked ones, whose share found is known to a tenth of a per cent
 logger = logging.getLogger(__name__)
 OF_TEACHER = ("kl_weight", "cos_weight", "hidden_weight", "attention_weight", "relation_weight")
 
@@ -207,10 +203,9 @@ def run(cfg: Config, task: Task, run_dir: RunDir) -> Scores:
     tokenizer = student.tokenizer
     masking = partial(Masking, tokenizer.all_special_ids, tokenizer.mask_token_id, len(tokenizer))
     learned = masking(corpus.counts if cfg.mlm_smoothing else None, cfg.mlm_probability, cfg.mlm_smoothing)
-    train, held = corpus.split()
-    stream = TextStream(corpus, train, cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, learned)
+    stream = TextStream(corpus, corpus.split()[0], cfg.layout, cfg.max_length, cfg.train_batch_size, cfg.seed, learned)
     judged = masking() if cfg.mlm_probability or cfg.scores_words else masking(probability=0)  # BERT's 15 %, all alike, the same in every run: runs compare
-    batches = fixed_batches(corpus, some_of(corpus, held), cfg.layout, cfg.max_length, judged, VALIDATION_SEED, workers.batch_tokens())
+    batches = judged_batches(corpus, cfg.layout, cfg.max_length, judged)
     check_judged(cfg, batches)
     freeze_unread(objective, student, batches[0].select([0]), cfg)
     warn_of_steps(cfg, total_steps(cfg, stream))
@@ -225,11 +220,6 @@ def warn_of_steps(cfg: Config, steps: int) -> None:
                        "--num_train_epochs", steps, cfg.train_batch_size)
     if cfg.warmup_steps >= steps:
         logger.warning("--warmup_steps %d of %d steps: the learning rate never falls", cfg.warmup_steps, steps)
-
-
-def some_of(corpus: Corpus, held: np.ndarray) -> np.ndarray:
-    """Of the documents held out every n-th, so that about JUDGED tokens at most are judged, in minutes, however large the corpus."""
-    return held[::max(1, math.ceil(int(np.diff(corpus.offsets)[held].sum()) / JUDGED))]
 
 
 def check_judged(cfg: Config, batches: Sequence[TextBatch]) -> None:

@@ -42,6 +42,9 @@ def main(words: list[str]) -> None:
     latency = actions.add_parser("latency", help="measure how long a run's checkpoint takes per example")
     latency.add_argument("run", type=Path)
     latency.add_argument("--data_dir", default=str(DEFAULT_DATA_DIR), help="folder of the tasks")
+    words_of = actions.add_parser("words", help="compare pre-training runs on their held-out masked words, pair by pair with the first")
+    words_of.add_argument("run", type=Path, nargs="+")
+    words_of.add_argument("--temperature", type=float, default=2.0, help="at which the entropy of their soft targets is given")
     add = actions.add_parser("add", help="record the scores of a finished run, or of a folder of seeds")
     add.add_argument("table")
     add.add_argument("row", help="the system, as the table names it")
@@ -147,6 +150,15 @@ def report_latency(given: argparse.Namespace) -> None:
           + (", disturbed by other programs" if found["disturbed"] else "") + ")")
 
 
+def report_words(given: argparse.Namespace) -> None:
+    """Hold pre-training runs against the first of them."""
+    from distill.bench import held_words  # needs models
+
+    if given.temperature <= 0:
+        raise ValueError(f"--temperature {given.temperature:g}: expected a number above 0")
+    print(held_words.compare_held_words([runs_in(run)[0] for run in given.run], given.temperature))
+
+
 def add_records(given: argparse.Namespace) -> None:
     runs = runs_in(given.run)
     if given.scores and len(runs) > 1:
@@ -216,5 +228,5 @@ def all_tables(records: Path, speed: Path) -> dict[str, Callable[..., str]]:
     return {**tables_of(read_records(records)), **({SPEED: measured} if speed.is_file() else {})}
 
 
-ACTIONS = {"folder": report_folder, "latency": report_latency, "add": add_records, "constant": add_constant, "table": print_table,
+ACTIONS = {"folder": report_folder, "latency": report_latency, "words": report_words, "add": add_records, "constant": add_constant, "table": print_table,
            "render": render_tables, "ids": list_ids, "reproduce": reproduce_record}

@@ -80,7 +80,7 @@ pretrain head --preset head --student "$MODEL" --max_steps "$HEAD_STEPS"
 pretrain teacher --preset mlm --student "$RUNS/head/best" --max_steps "$ADAPT_STEPS" --warmup_steps "$WARMUP"
 for row in $ROWS; do
     case $row in
-    encoder) finetune $row "the encoder as it came" "$RUNS/head/best" ;;
+    encoder) record head "the encoder as it came"; finetune $row "the encoder as it came" "$RUNS/head/best" ;;
     teacher) record $row "teacher: the encoder after masked words"; finetune $row "teacher: the encoder after masked words" "$RUNS/teacher/best" ;;
     copied) finetune $row "control: the encoder's layers, no pre-training" "$RUNS/head/best" --layers "$LAYERS" ;;
     cut) finetune $row "control: the teacher's layers, no pre-training" "$RUNS/teacher/best" --layers "$LAYERS" ;;

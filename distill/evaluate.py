@@ -82,7 +82,9 @@ def note_reading(encoder: Encoder, task: Task, max_length: int, windows: Windows
     usual = encoder.info.max_length or task.max_length
     length = max_length or min(usual, encoder.max_positions or usual)
     check_length(encoder, length)
-    encoder.info = replace(encoder.info, max_length=length, **({"stride": windows.stride, "max_query_length": windows.question} if task.spans else {}))
+    encoder.info = replace(encoder.info, max_length=length)
+    if task.spans:
+        encoder.info = replace(encoder.info, stride=windows.stride, max_query_length=windows.question)
 
 
 def check_length(encoder: Encoder, length: int) -> None:

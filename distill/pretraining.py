@@ -13,6 +13,7 @@ from data_utils.draws import HELD_OUT
 from data_utils.text.batches import TextBatch, fixed_batches
 from data_utils.text.masking import IGNORED, Masking
 from distill import workers
+from distill.config import digest
 from distill.distillation import Distillation, WeightedTerm
 from distill.precision import autocast
 from distill.progress import bar
@@ -72,6 +73,11 @@ def freeze_unread(objective: Pretraining, student: TextEncoder, batch: TextBatch
 def _layer_weights(model: TextEncoder, depth: int) -> int:
     owner, name = layer_stack(model.backbone)
     return sum(parameter.numel() for layer in getattr(owner, name)[:depth] for parameter in layer.parameters() if parameter.dim() > 1)
+
+
+def judged_on(corpus: Corpus, layout: str, max_length: int) -> str:
+    """Digest of what the held-out words and their masks are a function of: runs that share it compare."""
+    return digest({"corpus": corpus.fingerprint, "layout": layout, "max_length": max_length})
 
 
 def judged_batches(corpus: Corpus, layout: str, max_length: int, masking: Masking) -> Sequence[TextBatch]:

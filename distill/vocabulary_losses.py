@@ -6,7 +6,7 @@ backward then only scales. The value and the gradients do not depend on the chun
     features [N, E]  --chunk-->  scores [m, V]  -->  sum of the loss, its slope [m, V]  -->  d features, d weight, d bias
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -34,8 +34,7 @@ def soft_words(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, teacher: 
     """sum_n T^2 KL(softmax(teacher_n / T) || softmax(scores_n / T)): a number, soft_targets() over a vocabulary.
 
     `teacher`: its features [N, E'], weight [V', E'] and bias [V']. Words are the rows that both tables have: what one has more only pads
-    it to a round number. T^2 included, zero at student = teacher. Gradient to the
-    student's features, weight and bias. Hinton et al. 2015 (arXiv 1503.02531); DistilBERT (arXiv 1910.01108), L_ce.
+    it to a round number. T^2 included, zero at student = teacher. Gradient to the student's features, weight and bias. Hinton et al. 2015 (arXiv 1503.02531); DistilBERT (arXiv 1910.01108), L_ce.
     """
     theirs_NE, their_weight, their_bias = (part.detach() for part in teacher)
     common = min(len(weight_VE), len(their_weight))
@@ -50,11 +49,17 @@ def soft_words(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, teacher: 
     return _in_chunks(features_NE, weight_VE[:common], bias_V[:common], judge, numbers)
 
 
+def word_scores(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, numbers: int = 0) -> Iterator[Tensor]:
+    """The scores [m, V] of all words, m positions after m positions."""
+    weight_VE = weight_VE.to(_product_dtype(features_NE))
+    for part in features_NE.split(_rows(weight_VE, numbers)):
+        yield _scores(part, weight_VE, bias_V)
+
+
 @torch.no_grad()
 def best_words(features_NE: Tensor, weight_VE: Tensor, bias_V: Tensor, numbers: int = 0) -> Tensor:
     """The word with the highest score at each position [N]."""
-    weight_VE = weight_VE.to(_product_dtype(features_NE))
-    parts = [_scores(part, weight_VE, bias_V).argmax(-1) for part in features_NE.split(_rows(weight_VE, numbers))]
+    parts = [scores_mV.argmax(-1) for scores_mV in word_scores(features_NE, weight_VE, bias_V, numbers)]
     return torch.cat(parts) if parts else features_NE.new_zeros(0, dtype=torch.long)
 
 

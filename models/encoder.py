@@ -97,8 +97,8 @@ class Encoder(Trunk):
         return self.head.width
 
     def width_of(self, layer: int) -> int:
-        """Width of the hidden states H[layer]; the last one has passed the adaptor."""
-        return self.width if layer == self.depth else self.config.hidden_size
+        """Width of the hidden states H[layer], from the last backwards -1, -2 ...; the last one has passed the adaptor."""
+        return self.width if layer in (self.depth, -1) else self.config.hidden_size
 
     def encode(self, batch) -> tuple[Tensor, ...]:
         """The hidden states: depth + 1 tensors [B, T, D], the last after the adaptor."""

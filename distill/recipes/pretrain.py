@@ -22,14 +22,14 @@ from data_utils.text.batches import TextBatch, TextStream
 from data_utils.text.masking import Masking
 from data_utils.text.rows import LAYOUTS, SHORTEST
 from distill import workers
-from distill.config import ABOVE_0, BELOW_1, FROM_0, FROM_1, Allowed, TrainConfig, check_weights, digest, one_of, setting
+from distill.config import ABOVE_0, BELOW_1, FROM_0, FROM_1, Allowed, TrainConfig, check_weights, one_of, setting
 from distill.distillation import WeightedTerm
 from distill.engine import fit, total_steps
 from distill.evaluate import check_length
 from distill.language_terms import PLACES, Directions, MaskedWords, SoftWords
 from distill.layer_maps import layer_pairs, relation_pair
 from distill.precision import cast_products
-from distill.pretraining import Pretraining, Validation, freeze_unread, judged_batches
+from distill.pretraining import Pretraining, Validation, freeze_unread, judged_batches, judged_on
 from distill.report.curves import draw_curves
 from distill.rundir import RunDir
 from distill.scores import Scores
@@ -147,9 +147,8 @@ def default_preset(words: dict[str, str]) -> str:
 def facts(cfg: Config, task: Task) -> dict:
     """What a run reads: checksums of the corpus, of what it is judged by, and of the weights of its models where they are not fresh."""
     models = {"teacher": cfg.reads_teacher, "student": not (is_layer_spec(cfg.student) or cfg.random_init)}
-    corpus = Corpus.open(cfg.corpus).fingerprint
-    judged = digest({"corpus": corpus, "layout": cfg.layout, "max_length": cfg.max_length})  # of which the masks are a function too
-    return {"corpus": corpus, "data": {HELD_OUT: judged}, **{name: model_fingerprint(getattr(cfg, name)) for name, read in models.items() if read}}
+    corpus = Corpus.open(cfg.corpus)
+    return {"corpus": corpus.fingerprint, "data": {HELD_OUT: judged_on(corpus, cfg.layout, cfg.max_length)}, **{name: model_fingerprint(getattr(cfg, name)) for name, read in models.items() if read}}
 
 
 def build_student(cfg: Config, teacher: MaskedLM | None) -> TextEncoder:

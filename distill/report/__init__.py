@@ -102,7 +102,7 @@ def write_records(path: Path, new: Sequence[Kind]) -> None:
         for record in new:
             _check_same_model(records.get(record.key), record, path)
             records[record.key] = record
-        write_text(path, "".join(json.dumps(_content(record)) + "\n" for record in records.values()))
+        write_text(path, "".join(json.dumps(_content(record), separators=(",", ":")) + "\n" for record in records.values()))
 
 
 def _check_same_model(old, new, path: Path) -> None:

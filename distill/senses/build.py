@@ -88,7 +88,7 @@ def build(cfg: SenseConfig, task: Task, teacher: Encoder, run_dir: RunDir, prove
     workers.on_main(lambda: (work / "corpus").exists() or write_folder(work / "corpus", tokenise))
     corpus, counts = open_corpus(work / "corpus")
     sample = sample_occurrences(corpus, counts, cfg.cap, cfg.seed)
-    width = teacher.width_of(cfg.layer if cfg.layer >= 0 else teacher.depth + 1 + cfg.layer)
+    width = teacher.width_of(cfg.layer)
     states = sampled_states(work / "vectors.bin", (len(sample.row), width))
     collect(cfg, teacher, corpus, sample, states, work)
     sizes = np.minimum(np.diff(sample.offsets), cfg.num_senses)

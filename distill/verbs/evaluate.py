@@ -154,13 +154,14 @@ def read_senses(given: argparse.Namespace, encoder: Encoder) -> SenseLookup:
     best = weights_folder(checkpoint)
     notes = best.parent / "origin.json"
     learned = read_json(notes) if checkpoint.is_dir() and notes.is_file() else {}
-    if checkpoint.is_dir() and senses.provenance.get("teacher") == fingerprint(best):
-        senses.check_teacher(fingerprint(best), encoder.depth)
     table, built, taught_by = learned.get(DICTIONARY), senses.provenance.get("teacher"), learned.get("teacher")
+    own = fingerprint(best) if built and checkpoint.is_dir() else None
+    if own and own == built:
+        senses.check_teacher(own, encoder.depth)
     if table and table != senses.digest():
         logger.warning("--senses %s are not those that %s learned from: its scores through them may mean little; distil it again", given.senses,
                        checkpoint)
-    elif built and checkpoint.is_dir() and built not in (own := fingerprint(best), taught_by):
+    elif own and built not in (own, taught_by):
         logger.warning("--senses %s were built from a teacher with weights %s; %s has weights %s%s: its scores through these senses may "
                        "mean little; `sh r2_construct_sense_dictionary.sh TASK` builds those of a teacher", given.senses, built, checkpoint,
                        own, f" and learned from {taught_by}" if taught_by else "")

@@ -111,7 +111,7 @@ def score(given: argparse.Namespace) -> None:
     teacher, dictionary = load_encoder(given.teacher), SenseDictionary.load(given.senses)
     built = int(dictionary.provenance.get("layer", -1))
     dictionary.check_teacher(fingerprint(Path(given.teacher)), built)
-    if built > teacher.depth or dictionary.centroids.shape[1] != teacher.width_of(teacher.depth if built == -1 else built):
+    if built > teacher.depth or dictionary.centroids.shape[1] != teacher.width_of(built):
         raise ValueError(f"--senses {given.senses}: senses of layer {built} and of width {dictionary.centroids.shape[1]}; the teacher {given.teacher} "
                          f"has {teacher.depth} layers, {teacher.width} wide; give the dictionary of this teacher")
     folder = find_folder(task, given.data_dir)
